@@ -24,7 +24,7 @@
 #include "base/status.h"
 
 /* Longest text that is encoded; beyond it encode says VK_E_TOO_LARGE. */
-#define VK_BPE_TEXT_MAX ((size_t)64 << 20)
+#define VK_BPE_TEXT_MAX ((size_t)16 << 20)
 
 struct vk_bpe;
 
