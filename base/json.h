@@ -3,9 +3,9 @@
  *
  * The strict pass (base/json_scan.c) refuses what cJSON would let through: bad UTF-8, lone
  * surrogates, control characters, \u0000, numbers out of grammar, depth, duplicate keys,
- * bytes after the end. It lifts arrays of numbers and integers beyond 2^53 out of the text
- * (cJSON needs 300 us to read one 1536-d vector and rounds u64 ids), so they stay spans of
- * the body until somebody asks for them as f32, u32 or u64.
+ * bytes after the end. It lifts numbers and arrays of numbers out of the text (cJSON needs
+ * 300 us to read one 1536-d vector, rounds u64 ids and turns 1.0 into 1), so they stay spans
+ * of the body until somebody asks for them as f32, u32, u64, f64 or text.
  *
  * Lifetimes: a document borrows the body and lives in the arena; values (struct vk_jv *)
  * live as long as the document. Call vk_json_free() before the arena goes (cJSON's own
@@ -24,10 +24,12 @@
 #include "base/status.h"
 
 #define VK_JSON_DEPTH_MAX 64
+#define VK_JSON_VALUES_MAX ((size_t)1 << 20) /* cJSON spends about 80 bytes on each */
 
 struct vk_json_opts { /* zero = defaults */
 	bool comments;       /* config files: // and block comments, trailing commas allowed */
-	unsigned depth_max;  /* 0: VK_JSON_DEPTH_MAX */
+	unsigned depth_max;  /* 0: VK_JSON_DEPTH_MAX, which is also the most */
+	size_t values_max;   /* 0: VK_JSON_VALUES_MAX; a lifted array counts as one, keys do not count */
 };
 
 struct vk_json;          /* a parsed document */
@@ -66,6 +68,8 @@ bool vk_jv_bool(const vk_jv *v, bool *out);
 bool vk_jv_f64(const vk_jv *v, double *out);
 bool vk_jv_i64(const vk_jv *v, int64_t *out);
 bool vk_jv_u64(const vk_jv *v, uint64_t *out);
+/* The exact text of a number, or of a lifted array with its brackets, as it came. */
+bool vk_jv_text(const vk_jv *v, struct vk_bytes *out);
 
 /* A lifted array into dst[0..vk_jv_len). False when one number does not fit: f32 rounds to
  * nearest and refuses what overflows to infinity; u32 wants plain integers. */
@@ -80,7 +84,9 @@ bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst);
 struct vk_jw {
 	struct vk_buf *buf;
 	unsigned depth;
-	bool comma; /* a separator is due before the next item */
+	bool comma;          /* a separator is due before the next item */
+	bool keyed;          /* a key was written and waits for its value */
+	uint64_t objects[4]; /* bit d: depth d is an object; the writer goes 255 deep */
 };
 
 static inline void vk_jw_init(struct vk_jw *w, struct vk_buf *buf)
@@ -102,6 +108,7 @@ void vk_jw_null(struct vk_jw *w);
 void vk_jw_f32s(struct vk_jw *w, const float *v, size_t n); /* an array; shortest f32 text */
 void vk_jw_base64(struct vk_jw *w, const void *p, size_t n); /* a string */
 void vk_jw_raw(struct vk_jw *w, struct vk_bytes json);       /* a value that is JSON already */
+void vk_jw_value(struct vk_jw *w, const vk_jv *v); /* a parsed value again, numbers in their own text */
 /* A key and a value in one call, for the plain cases. */
 void vk_jw_kv(struct vk_jw *w, const char *key, const char *cstr);
 void vk_jw_ki(struct vk_jw *w, const char *key, int64_t v);

@@ -1,0 +1,265 @@
+/*
+ * cJSON's door. The strict pass has accepted the text before cJSON sees it, so a parse that
+ * fails here is memory. cJSON's tree is then walked once: number nodes get their spans,
+ * containers their counts.
+ *
+ * What the tree's nodes hold afterwards (cJSON's fields, our meaning):
+ *   number     valuestring = its struct vk_json_span in the arena, type | cJSON_IsReference so
+ *              that cJSON_Delete leaves it alone; valuedouble and valueint mean nothing
+ *   container  valueint = number of children
+ */
+#include "base/json.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/json_scan.h"
+#include "base/num.h"
+
+struct vk_json {
+	cJSON *root;
+};
+
+static const cJSON *node(const vk_jv *v)
+{
+	return (const cJSON *)(const void *)v;
+}
+
+static const vk_jv *value_of(const cJSON *n)
+{
+	return (const vk_jv *)(const void *)n;
+}
+
+struct walk {
+	struct vk_json_spans *block;
+	size_t next;
+};
+
+static const struct vk_json_span *take_span(struct walk *w)
+{
+	if (w->block && w->next == w->block->n) {
+		w->block = w->block->next;
+		w->next = 0;
+	}
+	assert(w->block && w->next < w->block->n);
+	return &w->block->span[w->next++];
+}
+
+static void attach(struct walk *w, cJSON *n)
+{
+	int type = n->type & 0xff, count = 0;
+	if (type == cJSON_Number) {
+		n->valuestring = (char *)(uintptr_t)take_span(w);
+		n->type |= cJSON_IsReference;
+	}
+	if (type != cJSON_Array && type != cJSON_Object) return;
+	for (cJSON *c = n->child; c; c = c->next) {
+		attach(w, c);
+		count++;
+	}
+	n->valueint = count;
+}
+
+static enum vk_status build(struct vk_arena *arena, struct vk_bytes text, struct vk_json_spans *spans,
+			    struct vk_json **out, struct vk_error *err)
+{
+	struct vk_json *doc = vk_arena_alloc(arena, sizeof *doc);
+	cJSON *root = doc ? cJSON_ParseWithLengthOpts(text.p, text.n, NULL, 0) : NULL;
+	if (!root) return vk_fail(err, VK_E_NOMEM, "out of memory while reading JSON");
+	struct walk w = {.block = spans};
+	attach(&w, root);
+	assert(!w.block || (w.next == w.block->n && !w.block->next));
+	doc->root = root;
+	*out = doc;
+	return VK_OK;
+}
+
+enum vk_status vk_json_parse(struct vk_arena *arena, struct vk_bytes text,
+			     const struct vk_json_opts *opts, struct vk_json **out,
+			     struct vk_error *err)
+{
+	static const struct vk_json_opts defaults;
+	if (!opts) opts = &defaults;
+	struct vk_json_limits limits = {
+		.depth_max = opts->depth_max && opts->depth_max < VK_JSON_DEPTH_MAX ? opts->depth_max
+										    : VK_JSON_DEPTH_MAX,
+		.values_max = opts->values_max ? opts->values_max : VK_JSON_VALUES_MAX,
+		.lines = opts->comments,
+	};
+	struct vk_json_spans *spans = NULL;
+	struct vk_buf rewritten;
+	vk_buf_init(&rewritten, text.n); /* a span is never shorter than its 0 */
+	*out = NULL;
+	enum vk_status st = VK_OK;
+	if (opts->comments) st = vk_json_strip(arena, text, &text, err);
+	if (!st) st = vk_json_scan(arena, text, &limits, &rewritten, &spans, err);
+	if (!st) st = build(arena, spans ? vk_buf_bytes(&rewritten) : text, spans, out, err);
+	vk_buf_free(&rewritten);
+	return st;
+}
+
+void vk_json_free(struct vk_json *doc)
+{
+	if (!doc) return;
+	cJSON_Delete(doc->root);
+	doc->root = NULL;
+}
+
+const vk_jv *vk_json_root(const struct vk_json *doc)
+{
+	return doc ? value_of(doc->root) : NULL;
+}
+
+static const struct vk_json_span *span(const vk_jv *v)
+{
+	const cJSON *n = node(v);
+	if (!n || (n->type & 0xff) != cJSON_Number) return NULL;
+	return (const struct vk_json_span *)(const void *)n->valuestring;
+}
+
+enum vk_jtype vk_jv_type(const vk_jv *v)
+{
+	if (!v) return VK_J_NULL;
+	switch (node(v)->type & 0xff) {
+	case cJSON_False:
+	case cJSON_True: return VK_J_BOOL;
+	case cJSON_Number: return span(v)->count ? VK_J_NUMBERS : VK_J_NUMBER;
+	case cJSON_String: return VK_J_STRING;
+	case cJSON_Array: return VK_J_ARRAY;
+	case cJSON_Object: return VK_J_OBJECT;
+	default: return VK_J_NULL;
+	}
+}
+
+const vk_jv *vk_jv_get(const vk_jv *object, const char *key)
+{
+	if (vk_jv_type(object) != VK_J_OBJECT) return NULL;
+	return value_of(cJSON_GetObjectItemCaseSensitive(node(object), key));
+}
+
+size_t vk_jv_len(const vk_jv *v)
+{
+	switch (vk_jv_type(v)) {
+	case VK_J_NUMBERS: return span(v)->count;
+	case VK_J_ARRAY:
+	case VK_J_OBJECT: return (size_t)node(v)->valueint;
+	default: return 0;
+	}
+}
+
+const vk_jv *vk_jv_first(const vk_jv *v)
+{
+	return v ? value_of(node(v)->child) : NULL;
+}
+
+const vk_jv *vk_jv_next(const vk_jv *v)
+{
+	return v ? value_of(node(v)->next) : NULL;
+}
+
+struct vk_bytes vk_jv_key(const vk_jv *member)
+{
+	return vk_bytes_of(member ? node(member)->string : NULL);
+}
+
+bool vk_jv_str(const vk_jv *v, struct vk_bytes *out)
+{
+	if (vk_jv_type(v) != VK_J_STRING) return false;
+	*out = vk_bytes_of(node(v)->valuestring);
+	return true;
+}
+
+bool vk_jv_bool(const vk_jv *v, bool *out)
+{
+	if (vk_jv_type(v) != VK_J_BOOL) return false;
+	*out = (node(v)->type & 0xff) == cJSON_True;
+	return true;
+}
+
+bool vk_jv_text(const vk_jv *v, struct vk_bytes *out)
+{
+	const struct vk_json_span *s = span(v);
+	if (!s) return false;
+	*out = (struct vk_bytes){s->p, s->n};
+	return true;
+}
+
+/* The span of a single number. */
+static bool number(const vk_jv *v, struct vk_bytes *out)
+{
+	return vk_jv_type(v) == VK_J_NUMBER && vk_jv_text(v, out);
+}
+
+/* -?[0-9]+ of at most max in size; false for anything else, overflow included. */
+static bool read_integer(const char *p, const char *end, uint64_t max, bool *negative, uint64_t *out)
+{
+	uint64_t v = 0;
+	*negative = p < end && *p == '-';
+	p += *negative;
+	if (p == end) return false;
+	for (; p < end; p++) {
+		unsigned d = (unsigned char)(*p - '0');
+		if (d > 9 || v > (max - d) / 10) return false;
+		v = v * 10 + d;
+	}
+	*out = v;
+	return true;
+}
+
+bool vk_jv_f64(const vk_jv *v, double *out)
+{
+	struct vk_bytes t;
+	return number(v, &t) && vk_f64_read(t.p, t.p + t.n, out);
+}
+
+bool vk_jv_u64(const vk_jv *v, uint64_t *out)
+{
+	struct vk_bytes t;
+	bool negative;
+	uint64_t u;
+	if (!number(v, &t) || !read_integer(t.p, t.p + t.n, UINT64_MAX, &negative, &u)) return false;
+	if (negative && u) return false;
+	*out = u;
+	return true;
+}
+
+bool vk_jv_i64(const vk_jv *v, int64_t *out)
+{
+	struct vk_bytes t;
+	bool negative;
+	uint64_t u;
+	if (!number(v, &t)) return false;
+	if (!read_integer(t.p, t.p + t.n, (uint64_t)INT64_MAX + 1, &negative, &u)) return false;
+	if (!negative && u > INT64_MAX) return false;
+	*out = negative ? (int64_t)(0 - u) : (int64_t)u;
+	return true;
+}
+
+bool vk_jv_f32s(const vk_jv *numbers, float *dst)
+{
+	const struct vk_json_span *s = span(numbers);
+	size_t n;
+	return s && s->count && vk_f32s_read(s->p, s->p + s->n, dst, s->count, &n) && n == s->count;
+}
+
+bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst)
+{
+	const struct vk_json_span *s = span(numbers);
+	if (!s || !s->count) return false;
+	const char *p = s->p + 1, *end = s->p + s->n - 1; /* without the brackets */
+	for (uint32_t i = 0; i < s->count; i++) {
+		while (strchr(" \t\r\n", *p)) p++;
+		const char *stop = p;
+		while (stop < end && !strchr(" \t\r\n,", *stop)) stop++;
+		bool negative;
+		uint64_t u;
+		if (!read_integer(p, stop, UINT32_MAX, &negative, &u) || (negative && u)) return false;
+		dst[i] = (uint32_t)u;
+		while (stop < end && *stop != ',') stop++;
+		p = stop + 1;
+	}
+	return true;
+}
