@@ -24,12 +24,18 @@ enum vk_fault {
 struct vk_verdict {
 	enum vk_fault fault;
 	int64_t retry_after_ms; /* -1: none said */
+	unsigned attempts_max;  /* tries in all that this fault is worth; 0: no limit of its own */
 	char text[200];         /* the provider's own words, cut, control characters removed; "" if none */
 	char code[48];          /* the provider's code word or "" */
 };
 
-/* Judges a finished transfer by its end, status, headers and body. */
+/* Judges a finished transfer by its end, status, headers and body. What the request's own
+ * headers hold as credentials never stands in text or code. */
 void vk_retry_judge(const struct vk_xfer *x, struct vk_verdict *v);
+
+/* Judges an error object that came with a 200: by its own code where that is an HTTP status,
+ * else as a bad gateway. Never VK_FAULT_NONE. */
+void vk_retry_judge_body(struct vk_bytes body, struct vk_verdict *v);
 
 /* The provider's message in an error body: error.message > error > message > Message >
  * errors[0].message > detail > detail[0].msg > first 200 bytes; sanitised into dst. */
@@ -41,16 +47,20 @@ int64_t vk_retry_delay_ms(unsigned attempt, int64_t retry_after_ms, int64_t max_
 			  uint64_t *rng);
 
 /*
- * A circuit breaker. Closed: calls go. After `failures_max` transient failures in a row, or one
- * billing fault, it opens for open_ms (doubling to a cap, or what Retry-After said); then one
- * probe may go (half-open): its outcome closes or reopens. Not locked: the caller's lock.
+ * A circuit breaker. Closed: calls go. After 5 transient failures in a row, or one billing
+ * fault, it opens (2 s, billing 60 s, doubling to 60 s and 15 min, or what Retry-After said if
+ * that is longer); then one probe may go (half-open): its outcome closes or reopens. A probe
+ * whose outcome nobody tells is given up after two minutes. INPUT and SPLIT show a provider that
+ * works and count as success; AUTH and FATAL do not open it but fail a probe. While open,
+ * outcomes of calls that went before change nothing, except that billing opens it for longer.
+ * Not locked: the caller's lock.
  */
 enum vk_breaker_state { VK_BREAKER_CLOSED, VK_BREAKER_OPEN, VK_BREAKER_HALF_OPEN };
 struct vk_breaker {
 	enum vk_breaker_state state;
 	unsigned failures;       /* in a row */
 	unsigned opened;         /* times in a row, for doubling */
-	uint64_t until_ms;       /* open until then */
+	uint64_t until_ms;       /* open until then; half-open: the probe is given up then */
 	bool probing;            /* half-open: the one probe is out */
 };
 /* May a call go now? In half-open state taking it makes it the probe. */
