@@ -30,4 +30,8 @@ const struct vk_gemm_info *vk_gemm_init(void);
 void vk_gemm_f32(bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
 		 size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
+/* The same by the built-in loop, whatever is loaded: the fallback, and what tests compare with. */
+void vk_gemm_f32_builtin(bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
+			 size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
+
 #endif

@@ -335,7 +335,7 @@ static void test_json_comments_config_is_read(void **state)
 		{"/*/ 1", "line 1 (byte 0)"},
 		{"{\"a\":,}", "line 1 (byte 5)"},
 		{"[1]\n,", "line 2 (byte 4)"},
-		{"\"abc\\", "line 1 (byte 0)"},
+		{"\"abc\\", "line 1 (byte 5)"},
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		parse(&d, vk_bytes_of(bad[i].text), &opts);
