@@ -47,15 +47,18 @@ void fake_buf_str(struct fake_buf *b, const char *s)
 
 void fake_buf_fmt(struct fake_buf *b, const char *fmt, ...)
 {
-	va_list ap;
-	va_start(ap, fmt);
-	int n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
-	char *to = fake_buf_room(b, (size_t)n + 1);
-	va_start(ap, fmt);
-	vsnprintf(to, (size_t)n + 1, fmt, ap);
-	va_end(ap);
-	b->len += (size_t)n;
+	for (size_t room = 256;;) {
+		char *to = fake_buf_room(b, room);
+		va_list ap;
+		va_start(ap, fmt);
+		int n = vsnprintf(to, room, fmt, ap);
+		va_end(ap);
+		if ((size_t)n < room) {
+			b->len += (size_t)n;
+			return;
+		}
+		room = (size_t)n + 1;
+	}
 }
 
 static void json_string(struct fake_buf *b, const char *s, size_t n, unsigned char high)
@@ -114,4 +117,11 @@ void fake_arena_reset(struct fake_arena *a)
 		a->head = next;
 	}
 	a->used = 0;
+}
+
+void fake_arena_free(struct fake_arena *a)
+{
+	fake_arena_reset(a);
+	free(a->head);
+	a->head = NULL;
 }

@@ -32,5 +32,6 @@ struct fake_arena {
 void *fake_arena_take(struct fake_arena *a, size_t n);
 /* Keeps one block for the next request. */
 void fake_arena_reset(struct fake_arena *a);
+void fake_arena_free(struct fake_arena *a);
 
 #endif

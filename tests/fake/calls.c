@@ -174,6 +174,8 @@ void fake_call_answer(struct fake *f, const struct fake_dialect *d, const char *
 	if (++f->stats.in_flight > f->stats.max_in_flight)
 		f->stats.max_in_flight = f->stats.in_flight;
 	int status = call_read(f, &call, req, &body, reply);
+	if (status)
+		call.count = 0; /* inputs may be half read */
 	fake_stats_call(f, &call);
 	if (!status)
 		status = check_caps(f, &call, req->body_n, reply);

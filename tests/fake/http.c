@@ -36,7 +36,7 @@ struct conn {
 	struct fake_reply reply; /* how to send; its buffers are spent */
 	int64_t due_ms;
 	int heap_at;             /* -1: not in the heap */
-	struct conn *next_dead;
+	struct conn *prev, *next; /* all that live; `next` also chains the dead */
 };
 
 struct loop {
@@ -44,7 +44,7 @@ struct loop {
 	int epoll_fd, listen_fd;
 	struct conn **heap;      /* by due_ms, smallest first */
 	int heap_n, heap_cap;
-	struct conn *dead;
+	struct conn *live, *dead;
 };
 
 int64_t fake_now_ms(void)
@@ -125,7 +125,10 @@ static void conn_close(struct loop *l, struct conn *c)
 	conn_finish(l, c, false);
 	close(c->fd);
 	c->state = DEAD;
-	c->next_dead = l->dead;
+	*(c->prev ? &c->prev->next : &l->live) = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	c->next = l->dead;
 	l->dead = c;
 }
 
@@ -140,7 +143,7 @@ static void reap(struct loop *l)
 {
 	while (l->dead) {
 		struct conn *c = l->dead;
-		l->dead = c->next_dead;
+		l->dead = c->next;
 		fake_buf_free(&c->in);
 		fake_buf_free(&c->out);
 		free(c);
@@ -160,6 +163,10 @@ static void accept_all(struct loop *l)
 			abort();
 		c->fd = fd;
 		c->heap_at = -1;
+		c->next = l->live;
+		if (l->live)
+			l->live->prev = c;
+		l->live = c;
 		struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
 		epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &e);
 		l->server->connected(l->server->ctx);
@@ -535,6 +542,9 @@ void fake_http_run(const struct fake_http *server, int listen_fd, volatile int *
 		timers_run(&l);
 		reap(&l);
 	}
+	while (l.live)
+		conn_close(&l, l.live);
+	reap(&l);
 	free(l.heap);
 	close(l.epoll_fd);
 }

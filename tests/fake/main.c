@@ -132,5 +132,7 @@ int main(int argc, char **argv)
 	close(fd);
 	fake_stats_reset(&f);
 	fake_faults_clear(&f);
+	fake_arena_free(&f.arena);
+	free(f.opt.api_key);
 	return 0;
 }
