@@ -31,6 +31,7 @@
 enum vk_method { VK_GET, VK_HEAD, VK_POST, VK_PUT, VK_PATCH, VK_DELETE, VK_OPTIONS, VK_METHOD_OTHER };
 
 #define VK_REPLY_HEADERS_MAX 24
+#define VK_REQ_PARAMS_MAX 8
 
 struct vk_reply {
 	int status;               /* HTTP status; 0 = not filled yet */
@@ -62,6 +63,12 @@ struct vk_req {
 	const char *route;       /* set by the router: low-cardinality name for metrics */
 	void *user;              /* the flow's own state while parked */
 	struct vk_auth *auth;    /* set by the router after authentication, arena memory */
+	bool draining;           /* the server is on its way out: the router answers 503 */
+	struct {                 /* what the route's {names} matched, decoded: vk_req_param() */
+		const char *name;
+		struct vk_bytes value;
+	} param[VK_REQ_PARAMS_MAX];
+	unsigned params;
 };
 
 /* The value of a request header (case-insensitive), or a span with p == NULL. */
@@ -125,7 +132,8 @@ enum vk_status vk_http_start(const struct vk_http_opts *opts, struct vk_http **o
 /* The address that listener i is bound to, "127.0.0.1:8325". */
 const char *vk_http_address(const struct vk_http *h, size_t i);
 size_t vk_http_addresses(const struct vk_http *h);
-/* New requests get 503 with Retry-After (health routes go on), parked ones may finish. */
+/* From now on requests come with req->draining set, for which the router answers 503 with
+ * Retry-After (health routes go on), and every reply closes its connection; parked ones may finish. */
 void vk_http_quiesce(struct vk_http *h);
 /* Waits up to drain_ms for requests under way, wakes the parked ones with VK_GONE_SHUTDOWN, stops. */
 void vk_http_stop(struct vk_http *h);
