@@ -33,7 +33,7 @@
 struct vk_encoder; /* immutable after load; any number of threads */
 
 struct vk_encoder_info {
-	char model[128];      /* config's _name_or_path, else the directory's last name */
+	char model[128];      /* the directory's last name */
 	uint32_t dims;        /* of a row */
 	uint32_t tokens_max;  /* of a text, [CLS] and [SEP] included; what is longer is cut */
 	const char *pooling;  /* "mean", "cls", "max" */
