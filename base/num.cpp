@@ -32,7 +32,7 @@ const int exponent_max = 99999; /* beyond any text's effect; more digits do not 
 struct decimal {
 	uint64_t m;  /* all digits as one integer, valid when digits <= digits_max */
 	int e;	     /* value = m * 10^e */
-	long digits; /* leading zeros of the fraction count, too */
+	long digits; /* of m, leading zeros apart */
 	bool neg;
 };
 
@@ -77,6 +77,8 @@ inline const char *read_decimal(const char *p, const char *end, decimal &d)
 	long fraction = 0;
 	if (p < end && *p == '.') {
 		const char *start = ++p;
+		if (!d.m)
+			while (p < end && *p == '0') p++;
 		p = read_digits(p, end, d);
 		fraction = p - start;
 		if (!fraction) return nullptr;
