@@ -104,6 +104,7 @@ struct vk_cache_put {
 	struct vk_cache_key key;
 	struct vk_cache_meta meta;
 	const float *row;    /* meta.dims components */
+	bool replace;        /* an older row of the key has outlived its TTL: overwrite it */
 	bool has_provenance; /* write provenance[] -> key as well */
 	uint8_t provenance[16];
 };

@@ -1,0 +1,97 @@
+/*
+ * An LMDB environment with what every good user of LMDB adds to it:
+ *  - one environment a file in a process (a second open would drop the first one's locks when it
+ *    closes): VK_E_BUSY for the second;
+ *  - read transactions from a pool, reset and renewed (about 0.2 us), on any thread (MDB_NOTLS);
+ *  - a map that is large from the start, halved until it opens, and that grows only while no
+ *    transaction lives (LMDB does not check that): a gate holds readers back meanwhile;
+ *  - LMDB's numbers as our statuses;
+ *  - network file systems refused: LMDB's locks and maps do not hold there.
+ *
+ * After MDB_PANIC (a meta page could not be written) LMDB gives no transactions at all until the
+ * environment is opened again; vk_env_reopen_read_only() does that, so that reads go on.
+ *
+ * Threads: readers on any thread; one write transaction at a time, whose caller alone may grow.
+ */
+#ifndef VK_STORE_ENV_H
+#define VK_STORE_ENV_H
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define VK_ENV_TABLES_MAX 12
+#define VK_ENV_READERS_MAX 1024
+#define VK_ENV_MAP_BYTES ((uint64_t)64 << 30)
+#define VK_ENV_MAP_BYTES_MIN ((uint64_t)1 << 20)
+
+struct vk_env_opts {
+	uint64_t map_bytes; /* 0: VK_ENV_MAP_BYTES, halved until it opens, may grow; else fixed */
+	bool no_meta_sync;  /* the last commit may be lost in a power cut, none is torn */
+	bool read_only;
+	bool single_file;   /* path is the data file itself, nobody else has it open: no locks */
+	const char *const *tables; /* named tables, made when missing; index = enum of the owner */
+	size_t tables_n;
+};
+
+struct vk_env_read {
+	MDB_txn *txn;
+	struct vk_env *env;
+	struct vk_env_read *next;
+};
+
+struct vk_env {
+	MDB_env *mdb;
+	MDB_dbi dbi[VK_ENV_TABLES_MAX];
+	struct vk_env_opts opts;
+	char path[4096];
+	void *owner;                /* whoever opened it; not used here */
+	uint64_t dev, ino;          /* who else has it open in this process */
+	struct vk_env *next_open;
+	uint64_t map_bytes;
+	uint32_t page_size;
+
+	pthread_mutex_t lock;       /* all below */
+	pthread_cond_t changed;
+	struct vk_env_read *idle;   /* stack of reset transactions */
+	unsigned active;            /* readers between begin and end */
+	unsigned pinned;            /* copies that run: no growing meanwhile */
+	bool gate_shut;             /* new readers wait */
+};
+
+/* A table is missing in a read-only environment: VK_E_NOT_FOUND, as for no environment at all. */
+enum vk_status vk_env_open(const char *path, const struct vk_env_opts *opts, struct vk_env **out,
+			   struct vk_error *err);
+void vk_env_close(struct vk_env *env); /* all readers must have ended */
+
+enum vk_status vk_env_read_begin(struct vk_env *env, struct vk_env_read **out);
+void vk_env_read_end(struct vk_env_read *r);
+
+/* Doubles the map if it may grow. Waits at most a second for the readers to end; VK_E_NO_SPACE
+ * when it cannot be. Call it with no write transaction open. */
+enum vk_status vk_env_grow(struct vk_env *env);
+
+/* Opens the file again without writing: after MDB_PANIC. VK_E_BUSY while readers live. */
+enum vk_status vk_env_reopen_read_only(struct vk_env *env);
+
+/* Pages in use (of every tree, free list included) and pages of the file, as txn sees them. */
+int vk_env_pages(const struct vk_env *env, MDB_txn *txn, uint64_t *used, uint64_t *file);
+
+/* How many commits behind the oldest reader is. */
+uint64_t vk_env_reader_lag(struct vk_env *env);
+/* Frees the slots of processes that died. */
+void vk_env_reader_check(struct vk_env *env);
+
+/* Writes a consistent copy of the file to fd (a long reader). */
+enum vk_status vk_env_copy(struct vk_env *env, int fd);
+
+enum vk_status vk_env_status(int mdb_rc);
+
+/* True for NFS, CIFS, FUSE and their like, unless VECKEEP_ALLOW_NETWORK_FS=1. */
+bool vk_fs_is_refused(const char *path);
+
+#endif
