@@ -51,7 +51,7 @@ static enum vk_cpu_level probe(void)
 static void probe_name(char *dst, size_t n)
 {
 	unsigned text[13] = {0};
-	if (__get_cpuid_max(0x80000000, NULL) < 0x80000004) return;
+	if ((unsigned)__get_cpuid_max(0x80000000, NULL) < 0x80000004) return;
 	for (unsigned i = 0; i < 3; i++)
 		__get_cpuid(0x80000002 + i, &text[4 * i], &text[4 * i + 1], &text[4 * i + 2],
 			    &text[4 * i + 3]);
