@@ -222,11 +222,12 @@ static const struct {
 
 static bool phrase_matches(const struct phrase *p, int status, const struct said *s)
 {
-	if (p->status && p->status != status) return false;
+	if (p->status && status && p->status != status) return false;
 	if (p->word) return !strcasecmp(p->word, s->code) || !strcasecmp(p->word, s->type);
 	return strcasestr(s->text, p->phrase) != NULL;
 }
 
+/* Status 0: not known, so every phrase counts. */
 static void judge_status(int status, const struct said *s, struct vk_verdict *v)
 {
 	for (size_t i = 0; i < sizeof phrases / sizeof *phrases; i++)
@@ -234,7 +235,7 @@ static void judge_status(int status, const struct said *s, struct vk_verdict *v)
 			v->fault = phrases[i].fault;
 			return;
 		}
-	v->fault = VK_FAULT_FATAL; /* redirects, unknown ones */
+	v->fault = status ? VK_FAULT_FATAL /* redirects, unknown ones */ : VK_FAULT_TRANSIENT;
 	for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
 		if (status >= statuses[i].from && status <= statuses[i].to) {
 			v->fault = statuses[i].fault;
@@ -317,7 +318,7 @@ void vk_retry_judge_body(struct vk_bytes body, struct vk_verdict *v)
 	read_error(body, &s);
 	char *end;
 	long status = strtol(s.code, &end, 10);
-	if (*end || status < 400 || status > 599) status = 502;
+	if (*end || status < 400 || status > 599) status = 0;
 	judge_status((int)status, &s, v);
 	memcpy(v->text, s.text, sizeof v->text);
 	memcpy(v->code, s.code, sizeof v->code);

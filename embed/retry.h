@@ -34,7 +34,7 @@ struct vk_verdict {
 void vk_retry_judge(const struct vk_xfer *x, struct vk_verdict *v);
 
 /* Judges an error object that came with a 200: by its own code where that is an HTTP status,
- * else as a bad gateway. Never VK_FAULT_NONE. */
+ * else by its words, else as transient. Never VK_FAULT_NONE. */
 void vk_retry_judge_body(struct vk_bytes body, struct vk_verdict *v);
 
 /* The provider's message in an error body: error.message > error > message > Message >

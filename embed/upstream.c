@@ -297,14 +297,15 @@ static int check_address(void *arg, char *ip, char *local_ip, int port, int loca
 
 /* ---- a transfer's start ---- */
 
-/* A proxy connects where it is told to, unseen by check_address(); so look at the URL's own
- * address, as curl normalises it. */
-static bool proxied_host_ok(const char *url)
+/* The URL's own address, as curl normalises it ("http://2852039166"). check_address() would
+ * refuse it too, but only once connected, and never sees where a proxy connects to. */
+static bool host_ok(const char *url)
 {
 	char *host = NULL;
 	CURLU *parts = curl_url();
-	bool ok = parts && !curl_url_set(parts, CURLUPART_URL, url, 0) &&
-		  !curl_url_get(parts, CURLUPART_HOST, &host, 0) &&
+	/* What does not parse is left for curl to refuse, in its own words. */
+	bool ok = !parts || curl_url_set(parts, CURLUPART_URL, url, 0) ||
+		  curl_url_get(parts, CURLUPART_HOST, &host, 0) ||
 		  vk_netaddr_of(host) != VK_NETADDR_NEVER;
 	curl_free(host);
 	curl_url_cleanup(parts);
@@ -328,7 +329,7 @@ static const char *objection(const struct vk_xfer *x)
 		if (!colon || colon == x->headers[i]) return "a request header has no name";
 		if (!printable(x->headers[i], ' ')) return "a request header holds a control character";
 	}
-	if (x->proxy && !proxied_host_ok(x->url)) return "the URL's address is never connected to";
+	if (!host_ok(x->url)) return "the URL's address is never connected to (link-local, metadata or special)";
 	return NULL;
 }
 
