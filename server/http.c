@@ -59,6 +59,7 @@
 #include "server/peers.h"
 #include "server/reaper.h"
 #include "server/request.h"
+#include "simd/cpu.h"
 
 #define DAEMONS_MAX 64
 #define BODY_KEEP_MAX ((size_t)64 << 10)     /* a body buffer kept for the next request */
@@ -638,7 +639,8 @@ static enum MHD_Result head_done(struct conn *c, const char *method, const char 
 	}
 	c->gzip_ok = h.accept.n && vk_gzip_accepted(h.accept);
 	enum vk_status st = check_framing(&h, version, &e);
-	if (!st && (!r->path.n || (r->path.p[0] != '/' && !vk_bytes_is(r->path, "*"))))
+	bool star = r->method == VK_OPTIONS && vk_bytes_is(r->path, "*");
+	if (!st && !star && (!r->path.n || r->path.p[0] != '/'))
 		st = vk_fail(&e, VK_E_INVALID, "The request target must begin with a slash.");
 	if (!st) st = check_host(c, &h, &e);
 	if (!st) st = check_content(c, &h, &e);
@@ -769,8 +771,7 @@ static void fill_limits(struct vk_http_limits *l)
 
 static unsigned pick_threads(unsigned wanted)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = wanted ? wanted : cores > 0 ? (unsigned)cores : 1;
+	unsigned n = wanted ? wanted : vk_cpu_cores();
 	return n > DAEMONS_MAX ? DAEMONS_MAX : n;
 }
 
