@@ -17,6 +17,7 @@
 #include "base/arena.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "store/cachedb.h"
 #include "store/catalog.h"
 
 struct vk_dialect; /* embed/dialect.h */
@@ -76,6 +77,7 @@ struct vk_provider {
 struct vk_hop { /* one entry of a route */
 	const struct vk_provider *provider;
 	const char *model; /* the provider's name for it */
+	struct vk_caps caps; /* the hop's own, else the provider's */
 	uint32_t weight;   /* 0: in order; else share among the weighted */
 };
 
@@ -105,6 +107,7 @@ struct vk_space {
 	const struct vk_hop *route;
 	size_t route_n;
 	bool open_weights;
+	bool role_required;           /* a request without a role is refused */
 };
 
 struct vk_model_name {
@@ -116,14 +119,16 @@ struct vk_model_name {
 
 /* Loads from a config's root (may be NULL: known models and environment alone). base_dir is what
  * relative paths hang on. env looks up variables (getenv in the program, a table in tests). Interns
- * names and pins space identities in the catalog (NULL: none, for `doctor` and tests). */
+ * names and checks pinned identities in the catalog (NULL: none, for `doctor` and tests). old lends its
+ * opened encoders (NULL: none). err may be NULL. */
 struct vk_registry_env {
 	const char *(*get)(void *arg, const char *name);
 	void *arg;
 };
 enum vk_status vk_registry_load(const vk_jv *config, const char *base_dir,
 				const struct vk_registry_env *env, struct vk_catalog *catalog,
-				struct vk_registry **out, struct vk_error *err);
+				struct vk_registry *old, struct vk_registry **out,
+				struct vk_error *err);
 struct vk_registry *vk_registry_ref(struct vk_registry *r);
 void vk_registry_unref(struct vk_registry *r);
 
@@ -140,6 +145,10 @@ bool vk_space_gives_dims(const struct vk_space *s, uint64_t dims);
 const struct vk_space *const *vk_registry_spaces(const struct vk_registry *r, size_t *n);
 const struct vk_provider *const *vk_registry_providers(const struct vk_registry *r, size_t *n);
 const struct vk_model_name *vk_registry_models(const struct vk_registry *r, size_t *n);
+/* Pins the space's identity in the catalog (durable), at its first use; free afterwards. Call it
+ * before the first row of the space is keyed. */
+enum vk_status vk_space_pin(struct vk_registry *r, const struct vk_space *s, struct vk_catalog *catalog);
+const char *vk_space_identity(struct vk_registry *r, const struct vk_space *s);
 /* True when some provider forwards its caller's bearer. */
 bool vk_registry_forwards(const struct vk_registry *r);
 
