@@ -91,8 +91,7 @@ enum vk_status vk_datadir_format_check(const char *dir, struct vk_error *err)
 	return st;
 }
 
-/* True when nothing but what we (or a file system) put there first is in it. */
-static bool is_fresh(const char *dir)
+bool vk_datadir_is_fresh(const char *dir)
 {
 	DIR *d = opendir(dir);
 	bool fresh = d != NULL;
@@ -111,7 +110,7 @@ static enum vk_status make_or_check_format(const char *dir, struct vk_error *err
 {
 	enum vk_status st = vk_datadir_format_check(dir, err);
 	if (st != VK_E_NOT_FOUND) return st;
-	if (!is_fresh(dir))
+	if (!vk_datadir_is_fresh(dir))
 		return vk_fail(err, VK_E_INVALID,
 			       "%s has files but no FORMAT: it is no data directory of veckeep; name an "
 			       "empty one",
@@ -184,7 +183,7 @@ static enum vk_status set_path(struct vk_datadir *d, const char *path, struct vk
 	return VK_OK;
 }
 
-enum vk_status vk_datadir_open(struct vk_datadir *d, const char *path, uint64_t wait_ms,
+enum vk_status vk_datadir_lock(struct vk_datadir *d, const char *path, uint64_t wait_ms,
 			       struct vk_error *err)
 {
 	*d = (struct vk_datadir){.lock_fd = -1};
@@ -195,7 +194,13 @@ enum vk_status vk_datadir_open(struct vk_datadir *d, const char *path, uint64_t 
 			     "%s is on a network file system, where LMDB is not safe; use a local disk "
 			     "(VECKEEP_ALLOW_NETWORK_FS=1 to insist)",
 			     d->path);
-	if (!st) st = take_lock(d, wait_ms, err);
+	return st ? st : take_lock(d, wait_ms, err);
+}
+
+enum vk_status vk_datadir_open(struct vk_datadir *d, const char *path, uint64_t wait_ms,
+			       struct vk_error *err)
+{
+	enum vk_status st = vk_datadir_lock(d, path, wait_ms, err);
 	if (!st) st = make_or_check_format(d->path, err);
 	if (st) vk_datadir_close(d);
 	return st;

@@ -78,13 +78,13 @@ void vk_dir_remove(const char *path)
 	remove_files(path, 1);
 }
 
-static enum vk_status write_all(int fd, const void *bytes, size_t n)
+enum vk_status vk_fd_write(int fd, const void *bytes, size_t n, const char *path, struct vk_error *err)
 {
 	const char *p = bytes;
 	while (n) {
 		ssize_t done = write(fd, p, n);
 		if (done < 0 && errno == EINTR) continue;
-		if (done <= 0) return VK_E_IO;
+		if (done < 0) return fail_errno(err, path);
 		p += done;
 		n -= (size_t)done;
 	}
@@ -99,8 +99,8 @@ enum vk_status vk_file_replace(const char *dir, const char *name, const void *p,
 	snprintf(tmp, sizeof tmp, "%s.new", to);
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0) return fail_errno(err, tmp);
-	bool ok = !write_all(fd, p, n) && fsync(fd) == 0;
-	enum vk_status st = ok ? VK_OK : fail_errno(err, tmp);
+	enum vk_status st = vk_fd_write(fd, p, n, tmp, err);
+	if (!st && fsync(fd) != 0) st = fail_errno(err, tmp);
 	close(fd);
 	if (!st && rename(tmp, to) != 0) st = fail_errno(err, to);
 	if (st) {
@@ -129,7 +129,7 @@ enum vk_status vk_file_read(const char *path, struct vk_buf *b, struct vk_error 
 }
 
 /* Reads src to its end, hashes, and writes to fd when it is not -1. */
-static enum vk_status pump(const char *src, int fd, uint8_t sha256[VK_SHA256_SIZE], uint64_t *bytes,
+static enum vk_status pump(const char *src, int fd, const char *dst, uint8_t sha256[VK_SHA256_SIZE], uint64_t *bytes,
 			   struct vk_error *err)
 {
 	struct vk_sha256 s;
@@ -147,7 +147,7 @@ static enum vk_status pump(const char *src, int fd, uint8_t sha256[VK_SHA256_SIZ
 		if (n <= 0) break;
 		vk_sha256_update(&s, chunk, (size_t)n);
 		*bytes += (uint64_t)n;
-		if (fd >= 0 && write_all(fd, chunk, (size_t)n)) st = fail_errno(err, src);
+		if (fd >= 0) st = vk_fd_write(fd, chunk, (size_t)n, dst, err);
 	}
 	vk_sha256_final(&s, sha256);
 	if (in >= 0) close(in);
@@ -158,7 +158,7 @@ static enum vk_status pump(const char *src, int fd, uint8_t sha256[VK_SHA256_SIZ
 enum vk_status vk_file_hash(const char *path, uint8_t sha256[VK_SHA256_SIZE], uint64_t *bytes,
 			    struct vk_error *err)
 {
-	return pump(path, -1, sha256, bytes, err);
+	return pump(path, -1, NULL, sha256, bytes, err);
 }
 
 enum vk_status vk_file_copy(const char *src, const char *dst, uint8_t sha256[VK_SHA256_SIZE],
@@ -167,7 +167,7 @@ enum vk_status vk_file_copy(const char *src, const char *dst, uint8_t sha256[VK_
 	uint64_t bytes;
 	int fd = open(dst, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0) return fail_errno(err, dst);
-	enum vk_status st = pump(src, fd, sha256, &bytes, err);
+	enum vk_status st = pump(src, fd, dst, sha256, &bytes, err);
 	if (!st && fsync(fd) != 0) st = fail_errno(err, dst);
 	if (close(fd) != 0 && !st) st = fail_errno(err, dst);
 	return st;

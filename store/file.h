@@ -18,6 +18,9 @@ bool vk_dir_is_empty(const char *path);
 /* Deletes the directory with the files in it and in its direct subdirectories. */
 void vk_dir_remove(const char *path);
 
+/* All n bytes, or an error that names path. */
+enum vk_status vk_fd_write(int fd, const void *p, size_t n, const char *path, struct vk_error *err);
+
 /* dir/name with this content, all or nothing. */
 enum vk_status vk_file_replace(const char *dir, const char *name, const void *p, size_t n,
 			       struct vk_error *err);
