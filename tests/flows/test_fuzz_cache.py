@@ -33,13 +33,13 @@ def rig(make_fake, serve):
     fake = make_fake("--strict", "--role-field", "input_type", "--dims-per-model",
                      ",".join(f"{k}={v}" for k, v in NATIVE.items()), "--delay-ms", 2)
     config = procs.config(
-        providers={"fake": procs.provider(fake, role_field="input_type", timeout_ms=1000, connect_timeout_ms=500,
+        providers={"fake": procs.provider(fake, role_field="input_type", timeout=1, connect_timeout=0.5,
                                           caps={"items": 5, "concurrency": 8})},
         spaces={
             "fuzz/plain@1": procs.space(("fake", "plain")),
             "fuzz/roles@1": procs.space(("fake", "roles"), roles=procs.ROLES),
             "fuzz/mrl@1": procs.space(("fake", "mrl"), dims=32, matryoshka=True),
-            "fuzz/tok@1": procs.space(("fake", "tok"), tokenizer="cl100k_base"),
+            "fuzz/tok@1": procs.space(("fake", "tok"), tokenizer="cl100k"),
         },
         models={name: f"fuzz/{name}@1" for name in NATIVE})
     return fake, serve(config)

@@ -70,7 +70,7 @@ def test_trap_2_3_no_two_questions_share_a_key(serve, fake):
 def token_server(serve, fake):
     return serve(procs.config(
         providers={"fake": procs.provider(fake)},
-        spaces={"test/tok@1": procs.space(("fake", "tok"), tokenizer="cl100k_base"), "test/m@1": procs.space(("fake", "m"))},
+        spaces={"test/tok@1": procs.space(("fake", "tok"), tokenizer="cl100k"), "test/m@1": procs.space(("fake", "m"))},
         models={"tok": "test/tok@1", "m": "test/m@1"}))
 
 
@@ -291,7 +291,7 @@ def test_trap_2_11_another_definition_under_a_spaces_name_is_an_error_at_start(s
 def test_trap_2_12_a_provider_of_other_vectors_never_joins_the_space(serve, make_fake, check):
     a, b = make_fake("--space", "S"), make_fake("--space", "OTHER")
     server = serve(procs.config(
-        providers={"a": procs.provider(a, attempts_max=1), "b": procs.provider(b, attempts_max=1)},
+        providers={"a": procs.provider(a, attempts=1), "b": procs.provider(b, attempts=1)},
         spaces={"test/m@1": procs.space("a", "b")}))
     for i in range(10):
         check(server.embed(f"x{i}"), [f"x{i}"], space="S")
@@ -305,7 +305,7 @@ def test_trap_2_12_a_provider_of_other_vectors_never_joins_the_space(serve, make
 def test_trap_2_13_no_fallback_leaves_the_space(serve, make_fake, check):
     a, b = make_fake(), make_fake()
     server = serve(procs.config(
-        providers={"a": procs.provider(a, attempts_max=1), "b": procs.provider(b)},
+        providers={"a": procs.provider(a, attempts=1), "b": procs.provider(b)},
         spaces={"test/a@1": procs.space(("a", "m")), "test/b@1": procs.space(("b", "m"))},
         models={"m": "test/a@1", "n": "test/b@1"}))
     check(server.embed("hit"), ["hit"])

@@ -29,7 +29,7 @@ def rejected(answer, status=502):
 ], ids=lambda v: v if isinstance(v, str) else "-".join(f"{a}={b}" for a, b in v.items()) or "plain")
 @pytest.mark.parametrize("base64", [False, True], ids=["floats", "base64"])
 def test_a_reply_that_cannot_be_right_is_a_502_and_nothing_is_cached(serve, fake, check, mode, more, base64):
-    server = serve(procs.config(fake, provider_more={"base64": base64, "attempts_max": 2}))
+    server = serve(procs.config(fake, provider_more={"base64": base64, "attempts": 2}))
     fake.fault(mode, **more)
     rejected(server.embed(T))
     fake.clear()
@@ -126,7 +126,7 @@ def test_a_429_about_money_is_never_retried(server, fake, code):
 
 
 def test_attempts_end(serve, fake):
-    server = serve(procs.config(fake, provider_more={"attempts_max": 3}))
+    server = serve(procs.config(fake, provider_more={"attempts": 3}))
     fake.fault("status", status=500, headers={"retry-after-ms": "5"})
     error = rejected(server.embed("x"), 502)
     assert fake.stats()["calls"] == 3 and "fake was asked to fail" in error["message"]
@@ -135,7 +135,7 @@ def test_attempts_end(serve, fake):
 # ---- breaker ----
 
 def test_the_breaker_opens_and_half_opens(serve, fake, check):
-    server = serve(procs.config(fake, provider_more={"attempts_max": 1}))
+    server = serve(procs.config(fake, provider_more={"attempts": 1}))
     fake.fault("status", status=500)
     statuses = [server.embed(f"x{i}").status for i in range(30)]
     calls = fake.stats()["calls"]
@@ -159,7 +159,7 @@ def test_hits_are_served_while_the_provider_is_down(server, fake, check):
 def test_a_second_provider_of_the_space_takes_over(make_fake, serve, check):
     a, b = make_fake("--space", "S"), make_fake("--space", "S")
     server = serve(procs.config(
-        providers={"a": procs.provider(a, attempts_max=2), "b": procs.provider(b)},
+        providers={"a": procs.provider(a, attempts=2), "b": procs.provider(b)},
         spaces={"test/m@1": procs.space(("a", "m"), ("b", "other-name"))}))
     check(server.embed("first"), ["first"], space="S")
     procs.wait_for(lambda: server.embed(f"warm {time.monotonic_ns()}").status == 200, 10, "an answer")
@@ -199,7 +199,7 @@ def test_at_the_deadline_finished_chunks_are_kept(serve, fake):
 
 
 def test_an_attempt_that_stalls_is_given_up(serve, fake, check):
-    server = serve(procs.config(fake, provider_more={"timeout_ms": 500}))
+    server = serve(procs.config(fake, provider_more={"timeout": 0.5}))
     for mode in ("hang", "stall_headers"):
         fake.fault(mode, times=1)
         start = time.monotonic()
@@ -210,7 +210,7 @@ def test_an_attempt_that_stalls_is_given_up(serve, fake, check):
 # ---- safety ----
 
 def test_a_reply_beyond_the_cap_is_cut_off(serve, fake):
-    server = serve(procs.config(fake, provider_more={"reply_bytes_max": 1 << 20, "attempts_max": 1}))
+    server = serve(procs.config(fake, provider_more={"reply_bytes_max": 1 << 20, "attempts": 1}))
     fake.fault("huge", bytes=64 << 20)
     rejected(server.embed("x"), 502)
 
@@ -238,7 +238,7 @@ def test_the_providers_words_reach_the_client_without_its_secrets(make_fake, ser
 
 
 def test_extra_headers_and_body_are_sent_and_the_clients_own_are_not(serve, fake):
-    server = serve(procs.config(fake, provider_more={"headers": {"X-Org": "acme"}, "api_key": "k1",
+    server = serve(procs.config(fake, provider_more={"headers": ["X-Org: acme"], "api_key": "k1",
                                                      "extra_body": {"truncate": True}}))
     server.embed("x", headers={"X-Private": "mine", "Authorization": "Bearer client-key", "Cookie": "c=1"}, user="u")
     seen = fake.stats()["requests"][-1]
