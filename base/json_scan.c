@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "base/num.h"
 #include "base/swar.h"
 #include "base/utf8.h"
 
@@ -324,26 +325,16 @@ static enum vk_status number(struct scan *s)
  * it is another array or a broken one; s->p is where it was, and the ordinary way finds out. */
 static enum vk_status number_array(struct scan *s, bool *lifted)
 {
-	const char *start = s->p, *at;
-	uint32_t count = 0;
+	const char *start = s->p, *first = start + 1;
+	size_t count;
 	*lifted = false;
-	do {
-		s->p++;
-		skip_space(s);
-		const char *stop = number_end(s->p, s->end, &at);
-		if (!stop) goto other;
-		s->p = stop;
-		count++;
-		if (s->p < s->end && *s->p == ',') continue;
-		skip_space(s);
-	} while (s->p < s->end && *s->p == ',');
-	if (s->p == s->end || *s->p != ']') goto other;
-	s->p++;
+	while (first < s->end && (*first == ' ' || *first == '\n' || *first == '\r' || *first == '\t')) first++;
+	if (first == s->end || (*first != '-' && !is_digit(first, s->end))) return VK_OK;
+	const char *stop = vk_numbers_skip(start, s->end, &count);
+	if (!stop) return VK_OK;
+	s->p = stop;
 	*lifted = true;
-	return lift(s, start, count);
-other:
-	s->p = start;
-	return VK_OK;
+	return lift(s, start, (uint32_t)count);
 }
 
 /* ---- values ---- */

@@ -1,6 +1,6 @@
 /*
  * Numbers as text, both ways, by std::to_chars and std::from_chars (base/num.cpp, the
- * room's only C++: sprintf costs 600 us a 1536-d vector, these 41 and 27).
+ * room's only C++), with a shorter way in front where one is proven to give the same.
  * Locale-free. Nothing allocates; any thread.
  */
 #ifndef VK_BASE_NUM_H
@@ -32,6 +32,10 @@ const char *vk_f64_read(const char *p, const char *end, double *out);
 /* Reads "[ n, n, ... ]" with JSON white space into dst, at most max numbers; *n is how many.
  * Returns one past the ']', or NULL (no such array, overflow, more than max). */
 const char *vk_f32s_read(const char *p, const char *end, float *dst, size_t max, size_t *n);
+
+/* The same walk without values, for an array of one or more numbers of any size whose '[' is at
+ * p: one past the ']', or NULL when it is another array or a broken one. */
+const char *vk_numbers_skip(const char *p, const char *end, size_t *n);
 
 #ifdef __cplusplus
 }
