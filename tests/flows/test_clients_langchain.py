@@ -1,0 +1,51 @@
+"""langchain-openai, unmodified: it sends token arrays and takes base64."""
+import pytest
+
+import procs
+from vectors import close, f
+
+langchain_openai = pytest.importorskip("langchain_openai")
+
+DOCS = ["The first document.", "Grüße, 東京 😀", "two\nlines", "The first document.", "x" * 500]
+
+
+@pytest.fixture
+def tokens_server(serve, fake):
+    return serve(procs.config(fake, space_more={"tokenizer": "cl100k"}))
+
+
+def embeddings(server, **more):
+    return langchain_openai.OpenAIEmbeddings(model="m", api_key="unused", base_url=server.url + "/v1",
+                                             tiktoken_model_name="text-embedding-3-small", **more)
+
+
+def test_token_arrays_are_the_texts_that_they_spell(tokens_server, fake):
+    rows = embeddings(tokens_server).embed_documents(DOCS)
+    for row, text in zip(rows, DOCS):
+        assert close(row, f("m", "none", 8, text)), text
+    # and an application that sends text shares what was bought
+    got = tokens_server.embed(DOCS)
+    assert got.cache["hits"] == len(DOCS)
+    assert fake.stats()["inputs"] == len(set(DOCS))
+
+
+def test_queries_and_chunks(tokens_server, fake):
+    e = embeddings(tokens_server, chunk_size=7)
+    texts = [f"document number {i}" for i in range(50)]
+    for row, text in zip(e.embed_documents(texts), texts):
+        assert close(row, f("m", "none", 8, text))
+    assert close(e.embed_query("a question"), f("m", "none", 8, "a question"))
+    assert fake.stats()["inputs"] == 51
+
+
+def test_without_the_length_check_it_sends_texts(server):
+    e = embeddings(server, check_embedding_ctx_length=False)
+    for row, text in zip(e.embed_documents(DOCS), DOCS):
+        assert close(row, f("m", "none", 8, text))
+
+
+def test_a_space_without_that_tokenizer_says_what_to_switch_off(server, fake):
+    import openai
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length"):
+        embeddings(server).embed_documents(["a"])
+    assert fake.stats()["calls"] == 0
