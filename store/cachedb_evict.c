@@ -31,12 +31,20 @@ static uint64_t map_reserve(uint64_t map_bytes)
 	return r < least ? least : r > most ? most : r;
 }
 
-/* The budget, or what of the map may be used when that is less. 0: no limit. */
+/* The budget, or what of the map may be used when that is less. 0: no limit. Pages that a delete
+ * frees are not free for the next commit nor the one after it, so a small map wants more air. */
 static uint64_t budget_of(const struct vk_cachedb *db)
 {
 	uint64_t budget = db->opts.budget_bytes, map = db->env->map_bytes;
-	uint64_t map_room = map - map_reserve(map);
+	uint64_t map_room = map - map / 4;
 	return budget && budget > map_room ? map_room : budget;
+}
+
+/* How many rows go in one step: a small part of a small budget. */
+static size_t step_rows(uint64_t budget)
+{
+	uint64_t rows = budget / 32 / 4096;
+	return rows < 4 ? 4 : rows > STEP_ROWS ? STEP_ROWS : (size_t)rows;
 }
 
 static int used_bytes(struct vk_cachedb *db, uint64_t *used)
@@ -124,7 +132,7 @@ bool vk_cachedb_evict_step(struct vk_cachedb *db)
 	if (!budget || atomic_load(&db->broken) || used_bytes(db, &used)) return false;
 	if (used > budget - budget / 128) db->evicting = true;
 	if (used <= budget - budget / 64) db->evicting = false;
-	return db->evicting && evict_some(db, STEP_ROWS, &gone) == 0;
+	return db->evicting && evict_some(db, step_rows(budget), &gone) == 0;
 }
 
 /* Frees rows until need more bytes fit; a few even when they do but the soft limit is near. */
@@ -133,10 +141,10 @@ static enum vk_status keep_budget(struct vk_cachedb *db, uint64_t need, uint64_t
 	uint64_t used, soft = budget - budget / 128;
 	size_t gone, idle_steps = 0;
 	int rc = used_bytes(db, &used);
-	if (!rc && used + need > soft) rc = evict_some(db, STEP_ROWS, &gone);
+	if (!rc && used + need > soft) rc = evict_some(db, step_rows(budget), &gone);
 	if (!rc) rc = used_bytes(db, &used);
 	while (!rc && used + need > budget) {
-		rc = evict_some(db, STEP_ROWS, &gone);
+		rc = evict_some(db, step_rows(budget), &gone);
 		/* Only bits were taken: two rounds of the clock at most, then all is cold. */
 		idle_steps = gone ? 0 : idle_steps + 1;
 		if (!rc && idle_steps > 2 + (used / 1024) / STEP_LOOKS) return VK_E_NO_SPACE;
@@ -148,12 +156,17 @@ static enum vk_status keep_budget(struct vk_cachedb *db, uint64_t need, uint64_t
 enum vk_status vk_cachedb_make_room(struct vk_cachedb *db, uint64_t need)
 {
 	uint64_t used, budget = budget_of(db);
+	enum vk_status st = VK_OK;
 	if (atomic_load(&db->broken)) return VK_E_IO;
-	if (budget) return keep_budget(db, need, budget);
-	if (used_bytes(db, &used)) return VK_E_IO;
-	uint64_t map = db->env->map_bytes;
-	if (used + need + map_reserve(map) <= map) return VK_OK;
-	return vk_env_grow(db->env);
+	if (budget) {
+		st = keep_budget(db, need, budget);
+	} else {
+		uint64_t map = db->env->map_bytes;
+		if (used_bytes(db, &used)) return VK_E_IO;
+		if (used + need + map_reserve(map) > map) st = vk_env_grow(db->env);
+	}
+	/* Copied pages come on top of new ones: twice the rows is plenty. */
+	return st ? st : vk_env_reserve(db->env, 2 * need);
 }
 
 /* Purge */

@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@
 #include "base/log.h"
 
 #define GROW_WAIT_MS 1000
+#define RESERVE_SLACK ((uint64_t)512 << 10)
+#define RESERVE_STEP_MAX ((uint64_t)64 << 20)
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct vk_env *open_envs;
@@ -371,6 +374,26 @@ int vk_env_pages(const struct vk_env *env, MDB_txn *txn, uint64_t *used, uint64_
 	mdb_env_info(env->mdb, &info);
 	*file = info.me_last_pgno + 1;
 	return rc;
+}
+
+enum vk_status vk_env_reserve(struct vk_env *env, uint64_t need)
+{
+	MDB_envinfo info;
+	int fd;
+	if (!env->mdb || mdb_env_get_fd(env->mdb, &fd)) return VK_E_IO;
+	mdb_env_info(env->mdb, &info);
+	uint64_t used = ((uint64_t)info.me_last_pgno + 1) * env->page_size;
+	uint64_t want = used + need + RESERVE_SLACK;
+	if (want > env->map_bytes) want = env->map_bytes;
+	if (want <= env->reserved_bytes) return VK_OK;
+	/* In steps: a call for every commit would cost as much as the commit. */
+	uint64_t step = want / 8 < RESERVE_STEP_MAX ? want / 8 : RESERVE_STEP_MAX;
+	uint64_t ahead = want + step < env->map_bytes ? want + step : env->map_bytes;
+	if (fallocate(fd, 0, 0, (off_t)ahead) == 0) want = ahead;
+	else if (fallocate(fd, 0, 0, (off_t)want) != 0 && vk_env_status(errno) == VK_E_NO_SPACE)
+		return VK_E_NO_SPACE;
+	env->reserved_bytes = want;
+	return VK_OK;
 }
 
 /* LMDB prints its reader table; each line is "pid thread txnid" ("-" for none). */

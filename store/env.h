@@ -53,6 +53,7 @@ struct vk_env {
 	uint64_t dev, ino;          /* who else has it open in this process */
 	struct vk_env *next_open;
 	uint64_t map_bytes;
+	uint64_t reserved_bytes;    /* of the file; the writer's own */
 	uint32_t page_size;
 
 	pthread_mutex_t lock;       /* all below */
@@ -80,6 +81,11 @@ enum vk_status vk_env_reopen_read_only(struct vk_env *env);
 
 /* Pages in use (of every tree, free list included) and pages of the file, as txn sees them. */
 int vk_env_pages(const struct vk_env *env, MDB_txn *txn, uint64_t *used, uint64_t *file);
+
+/* Has the file system give room for need more bytes behind the last page in use, and some to delete
+ * with. LMDB cannot tell a full disk from a broken one (a short write is EIO to it), so the disk
+ * must say so before. VK_E_NO_SPACE; file systems that cannot promise are believed. */
+enum vk_status vk_env_reserve(struct vk_env *env, uint64_t need);
 
 /* How many commits behind the oldest reader is. */
 uint64_t vk_env_reader_lag(struct vk_env *env);
