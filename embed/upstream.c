@@ -145,8 +145,10 @@ static enum vk_xfer_end end_of(const struct easy *e, CURLcode rc)
 	case CURLE_OPERATION_TIMEDOUT:
 		curl_easy_getinfo(e->curl, CURLINFO_PRETRANSFER_TIME_T, &before_request);
 		return before_request ? VK_XFER_TIMEOUT : VK_XFER_CONNECT;
+	case CURLE_UNSUPPORTED_PROTOCOL: /* the URL's, or a reply that is no HTTP */
+		curl_easy_getinfo(e->curl, CURLINFO_PRETRANSFER_TIME_T, &before_request);
+		return before_request ? VK_XFER_BROKEN : VK_XFER_REFUSED;
 	case CURLE_URL_MALFORMAT:
-	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_ABORTED_BY_CALLBACK:
 	case CURLE_SSL_CERTPROBLEM:
 	case CURLE_SSL_CACERT_BADFILE:
@@ -162,12 +164,14 @@ static enum vk_xfer_end end_of(const struct easy *e, CURLcode rc)
 	}
 }
 
-static void release(struct vk_upstream *u, struct easy *e)
+/* Only a handle whose transfer went well is used again: curl 7.88 keeps the read buffer of one
+ * that failed early, and then refuses CURLOPT_BUFFERSIZE for ever. */
+static void release(struct vk_upstream *u, struct easy *e, bool reusable)
 {
 	curl_slist_free_all(e->headers);
 	e->headers = NULL;
 	e->x = NULL;
-	if (u->idle_n < IDLE_MAX) {
+	if (reusable && u->idle_n < IDLE_MAX) {
 		curl_easy_reset(e->curl);
 		e->next = u->idle;
 		u->idle = e;
@@ -192,7 +196,7 @@ static void end_active(struct vk_upstream *u, struct easy *e, CURLcode rc, bool 
 	if (e->prev) e->prev->next = e->next;
 	else u->active = e->next;
 	if (e->next) e->next->prev = e->prev;
-	release(u, e);
+	release(u, e, end == VK_XFER_OK);
 	finish(x, end);
 }
 
@@ -447,7 +451,7 @@ static void begin(struct vk_upstream *u, struct vk_xfer *x)
 	CURLcode rc = set_headers(e) ? set_options(e) : CURLE_OUT_OF_MEMORY;
 	if (!rc && curl_multi_add_handle(u->multi, e->curl)) rc = CURLE_OUT_OF_MEMORY;
 	if (rc) {
-		release(u, e);
+		release(u, e, false);
 		fail(x, rc == CURLE_OUT_OF_MEMORY ? VK_XFER_CONNECT : VK_XFER_REFUSED,
 		     curl_easy_strerror(rc));
 		return;
