@@ -245,21 +245,40 @@ bool vk_jv_f32s(const vk_jv *numbers, float *dst)
 	return s && s->count && vk_f32s_read(s->p, s->p + s->n, dst, s->count, &n) && n == s->count;
 }
 
+/* The next item of a lifted array from p: [p, *stop) is its text. Returns where to go on. */
+static const char *next_item(const char *p, const char *end, const char **item, const char **stop)
+{
+	while (strchr(" \t\r\n", *p)) p++;
+	*item = p;
+	while (p < end && !strchr(" \t\r\n,", *p)) p++;
+	*stop = p;
+	while (p < end && *p != ',') p++;
+	return p + 1;
+}
+
+bool vk_jv_f64s(const vk_jv *numbers, double *dst)
+{
+	const struct vk_json_span *s = span(numbers);
+	if (!s || !s->count) return false;
+	const char *p = s->p + 1, *end = s->p + s->n - 1, *item, *stop; /* without the brackets */
+	for (uint32_t i = 0; i < s->count; i++) {
+		p = next_item(p, end, &item, &stop);
+		if (!vk_f64_read(item, stop, &dst[i])) return false;
+	}
+	return true;
+}
+
 bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst)
 {
 	const struct vk_json_span *s = span(numbers);
 	if (!s || !s->count) return false;
-	const char *p = s->p + 1, *end = s->p + s->n - 1; /* without the brackets */
+	const char *p = s->p + 1, *end = s->p + s->n - 1, *item, *stop;
 	for (uint32_t i = 0; i < s->count; i++) {
-		while (strchr(" \t\r\n", *p)) p++;
-		const char *stop = p;
-		while (stop < end && !strchr(" \t\r\n,", *stop)) stop++;
 		bool negative;
 		uint64_t u;
-		if (!read_integer(p, stop, UINT32_MAX, &negative, &u) || (negative && u)) return false;
+		p = next_item(p, end, &item, &stop);
+		if (!read_integer(item, stop, UINT32_MAX, &negative, &u) || (negative && u)) return false;
 		dst[i] = (uint32_t)u;
-		while (stop < end && *stop != ',') stop++;
-		p = stop + 1;
 	}
 	return true;
 }

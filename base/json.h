@@ -75,6 +75,7 @@ bool vk_jv_text(const vk_jv *v, struct vk_bytes *out);
  * nearest and refuses what overflows to infinity; u32 wants plain integers. */
 bool vk_jv_f32s(const vk_jv *numbers, float *dst);
 bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst);
+bool vk_jv_f64s(const vk_jv *numbers, double *dst); /* as vk_jv_f64 reads each */
 
 /*
  * JSON out: straight into a buffer, commas by itself. A key or value in the wrong place is

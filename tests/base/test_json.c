@@ -285,6 +285,11 @@ static void test_json_number_arrays_are_lifted(void **state)
 	assert_int_equal(vk_jv_type(vk_jv_get(r, "v")), VK_J_NUMBERS);
 	assert_int_equal(vk_jv_len(vk_jv_get(r, "v")), 3);
 	assert_null(vk_jv_first(vk_jv_get(r, "v")));
+	double d64[3];
+	assert_true(vk_jv_f64s(vk_jv_get(r, "v"), d64));
+	assert_true(d64[0] == 1 && d64[1] == -2.5 && d64[2] == 3e-2);
+	assert_true(vk_jv_f64s(vk_jv_get(r, "inf"), d64) && d64[1] == 1e39);
+	assert_false(vk_jv_f64s(vk_jv_get(r, "mixed"), d64));
 	assert_true(vk_jv_f32s(vk_jv_get(r, "v"), f));
 	assert_true(f[0] == 1 && f[1] == -2.5f && f[2] == 3e-2f);
 	assert_false(vk_jv_u32s(vk_jv_get(r, "v"), u));
