@@ -3,6 +3,7 @@ Method: one table of bodies with status and what the error must say."""
 import pytest
 
 import procs
+from wire import positions_of
 
 LONG = "x" * 100
 
@@ -93,8 +94,13 @@ def test_unknown_routes_and_methods(calm):
 
 
 def test_too_many_inputs_are_a_400(calm):
-    error = shaped(calm.embed(["a"] * 100_001), 400)
-    assert error["param"] == "input"
+    error = shaped(calm.embed(["a"] * 2049), 400)
+    assert error["param"] == "input" and "2048" in error["message"]
+
+
+def test_a_text_of_more_than_a_mebibyte_is_a_400_that_names_it(calm):
+    error = shaped(calm.embed(["a", "x" * ((1 << 20) + 1)]), 400)
+    assert error["param"] == "input" and positions_of(error) == [1]
 
 
 def test_a_text_beyond_the_models_limit_is_a_400_and_names_it(serve, make_fake):

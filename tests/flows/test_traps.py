@@ -107,11 +107,16 @@ def test_trap_2_4_tokens_that_are_no_text_stay_tokens(serve, fake):
 
 
 def test_trap_2_4_tokens_never_go_to_a_space_of_another_tokenizer(serve, fake):
+    """What spells a text is that text everywhere (LangChain sends cl100k to any model); the rest is refused."""
+    encode = pytest.importorskip("tiktoken").get_encoding("cl100k_base").encode
     server = token_server(serve, fake)
-    for tokens in ([15339], [[15339], [1917]]):
+    assert same_bits(server.embed(encode("hello world"), "m").rows()[0], f("m", "none", 8, "hello world"))
+    calls = fake.stats()["calls"]
+    half = encode("😀")[:1]
+    for tokens in (half, [encode("fine"), half], encode("hel") + encode("lo"), [4_000_000_000]):
         got = server.embed(tokens, "m")
-        assert got.status == 400 and "check_embedding_ctx_length" in got.error["message"], got
-    assert fake.stats()["calls"] == 0
+        assert got.status == 400 and "check_embedding_ctx_length" in got.error["message"], (tokens, got)
+    assert fake.stats()["calls"] == calls
 
 
 def test_trap_2_5_base64_is_honoured_and_is_no_part_of_the_key(server, fake, check):

@@ -164,7 +164,6 @@ class Raw:
 
 
 def positions_of(error):
-    """The input positions that an error names: its `positions` member, else the numbers in its text."""
-    if "positions" in error:
-        return list(error["positions"])
-    return [int(n) for n in re.findall(r"\b\d+\b", error["message"])]
+    """The input positions that an error names: "... position 3" or "... positions 1, 3"."""
+    named = re.search(r"positions? ((?:\d+, )*\d+)", error["message"])
+    return [int(n) for n in named[1].split(", ")] if named else []
