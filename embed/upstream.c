@@ -51,6 +51,7 @@ struct easy {
 	double retry_after_ms;
 	time_t retry_after_date, date; /* -1: none */
 	char error[CURL_ERROR_SIZE];
+	char why[160];            /* refused: curl overwrites `error` */
 };
 
 struct vk_upstream {
@@ -189,7 +190,7 @@ static void end_active(struct vk_upstream *u, struct easy *e, CURLcode rc, bool 
 	if (end == VK_XFER_OK) x->error[0] = 0;
 	else if (cancelled) set_error(x, "cancelled", "");
 	else if (end == VK_XFER_TOO_LARGE) set_error(x, "the reply is larger than the limit", "");
-	else set_error(x, e->error, curl_easy_strerror(rc));
+	else set_error(x, e->refused ? e->why : e->error, curl_easy_strerror(rc));
 	x->retry_after_ms = retry_after(e);
 
 	curl_multi_remove_handle(u->multi, e->curl);
@@ -241,6 +242,17 @@ static int status_of(struct vk_bytes line)
 	return status;
 }
 
+static void tell_header(struct vk_xfer *x, struct vk_bytes line)
+{
+	const char *colon = memchr(line.p, ':', line.n);
+	if (!x->header || !colon) return;
+	struct vk_bytes name = {line.p, (size_t)(colon - line.p)};
+	const char *p = colon + 1, *end = line.p + line.n;
+	while (p < end && (*p == ' ' || *p == '\t')) p++;
+	while (end > p && (unsigned char)end[-1] <= ' ') end--;
+	x->header(x, name, (struct vk_bytes){p, (size_t)(end - p)});
+}
+
 static size_t take_header(char *p, size_t size, size_t n, void *arg)
 {
 	struct easy *e = arg;
@@ -248,7 +260,10 @@ static size_t take_header(char *p, size_t size, size_t n, void *arg)
 	if (line.n >= 5 && !memcmp(p, "HTTP/", 5)) { /* again after a 1xx */
 		reset_reply_headers(e);
 		e->x->status = status_of(line);
-	} else if (header_is(line, "retry-after-ms", &v)) {
+		return line.n;
+	}
+	tell_header(e->x, line);
+	if (header_is(line, "retry-after-ms", &v)) {
 		e->retry_after_ms = number_of(v);
 	} else if (header_is(line, "retry-after", &v)) {
 		e->retry_after_s = number_of(v);
@@ -290,7 +305,7 @@ static int check_address(void *arg, char *ip, char *local_ip, int port, int loca
 	enum vk_netaddr is = vk_netaddr_of(ip);
 	if (is == VK_NETADDR_PUBLIC) return CURL_PREREQFUNC_OK;
 	if (is == VK_NETADDR_PRIVATE && (e->x->private_ok || e->x->proxy)) return CURL_PREREQFUNC_OK;
-	snprintf(e->error, sizeof e->error,
+	snprintf(e->why, sizeof e->why,
 		 is == VK_NETADDR_PRIVATE
 			 ? "%s is a private address: label the provider \"onprem\" to allow it"
 			 : "%s is never connected to (link-local, metadata or special address)",
@@ -372,6 +387,7 @@ static CURLcode set_options(struct easy *e)
 		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->body.n);
 		SET(CURLOPT_POSTFIELDS, x->body.p);
 	}
+	if (x->method) SET(CURLOPT_CUSTOMREQUEST, x->method);
 	SET(CURLOPT_HEADERFUNCTION, take_header);
 	SET(CURLOPT_HEADERDATA, e);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -716,4 +732,9 @@ void vk_upstream_timer(struct vk_upstream *u, uint64_t at_ms, void (*fn)(void *a
 		return;
 	}
 	unlock_and_wake(u);
+}
+
+const char *vk_upstream_library(void)
+{
+	return curl_version();
 }
