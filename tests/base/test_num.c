@@ -291,6 +291,57 @@ static void test_num_rows_round_trip(void **state)
 	}
 }
 
+/* Number by number with vk_f32_read: the array reader's oracle. */
+static const char *slow_array(const char *p, const char *end, float *dst, size_t *n)
+{
+	static const char space[] = " \t\r\n";
+	*n = 0;
+	for (p++;; p++) {
+		while (p < end && strchr(space, *p)) p++;
+		p = vk_f32_read(p, end, &dst[(*n)++]);
+		if (!p) return NULL;
+		while (p < end && strchr(space, *p)) p++;
+		if (p == end) return NULL;
+		if (*p == ']') return p + 1;
+		if (*p != ',') return NULL;
+	}
+}
+
+/* Items of all shapes, lengths on both sides of the 16-byte look, spaces and now and then a
+ * fault, so that each falls on each place of a 64-byte block. */
+static void test_num_mixed_arrays_equal_one_by_one(void **state)
+{
+	(void)state;
+	static const char *const forms[] = {"%.8g", "%.3f", "%.15f", "%.17g", "%.0f", "%.2e", "%.13f", "%.14f"};
+	static const char *const faults[] = {"01", "1.", ".5", "--1", "1 2", "null", "", "1e", "0x1", "1.2.3", "-", "]"};
+	uint64_t rng = seed_of_run();
+	float got[64], want[64];
+	size_t refused = 0;
+	for (int round = 0; round < 60000; round++) {
+		char text[4096], *p = text;
+		*p++ = '[';
+		for (size_t i = 0, n = 1 + vk_rng(&rng) % 60; i < n; i++) {
+			uint64_t r = vk_rng(&rng);
+			if (i) *p++ = ',';
+			if (r % 5 == 0) *p++ = " \t\n "[r >> 8 & 3];
+			if (i && r % 600 == 1) /* "[]" is a matter of its own */
+				p += sprintf(p, "%s", faults[(r >> 16) % (sizeof faults / sizeof faults[0])]);
+			else
+				p += sprintf(p, forms[r >> 24 & 7], (double)(int64_t)vk_rng(&rng) / 9.3e17);
+			if (r % 7 == 0) *p++ = ' ';
+		}
+		*p++ = ']';
+		size_t got_n = 0, want_n = 0, skip_n = 0;
+		const char *a = slow_array(text, p, want, &want_n), *b = vk_f32s_read(text, p, got, 64, &got_n);
+		const char *c = vk_numbers_skip(text, p, &skip_n);
+		if (a != b || a != c) fail_msg("%.*s", (int)(p - text), text);
+		refused += !a;
+		if (a) assert_true(got_n == want_n && skip_n == want_n);
+		if (a) assert_memory_equal(got, want, want_n * sizeof *got);
+	}
+	assert_in_range(refused, 100, 20000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +354,7 @@ int main(void)
 		cmocka_unit_test(test_num_other_text_is_refused),
 		cmocka_unit_test(test_num_arrays),
 		cmocka_unit_test(test_num_rows_round_trip),
+		cmocka_unit_test(test_num_mixed_arrays_equal_one_by_one),
 	};
 	return cmocka_run_group_tests_name("base/num", tests, NULL, NULL);
 }
