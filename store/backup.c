@@ -184,11 +184,14 @@ static enum vk_status walk_copy(const char *path, const char *const *tables, siz
 {
 	struct vk_env_opts opts = {
 		.read_only = true, .single_file = true, .tables = tables, .tables_n = tables_n};
+	struct stat s;
 	struct vk_env *env;
 	struct vk_env_read *r = NULL;
 	struct row_walk *w = calloc(1, sizeof *w);
 	float *row = malloc(VK_DIMS_MAX * sizeof *row);
 	enum vk_status st = w && row ? VK_OK : vk_fail(err, VK_E_NOMEM, "no memory");
+	/* The copy does not grow: no more address space than it has bytes. */
+	if (stat(path, &s) == 0) opts.map_bytes = (uint64_t)s.st_size;
 	if (!st) st = vk_env_open(path, &opts, &env, err);
 	if (st) goto out;
 	*w = (struct row_walk){.db = {.env = env, .cpu = vk_cpu_best()}, .m = rows, .row = row};

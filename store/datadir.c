@@ -221,3 +221,8 @@ void vk_datadir_close(struct vk_datadir *d)
 	close(d->lock_fd);
 	d->lock_fd = -1;
 }
+
+const char *vk_store_library(void)
+{
+	return mdb_version(NULL, NULL, NULL);
+}

@@ -24,4 +24,7 @@ enum vk_status vk_datadir_open(struct vk_datadir *d, const char *path, uint64_t 
 enum vk_status vk_datadir_open_read(struct vk_datadir *d, const char *path, struct vk_error *err);
 void vk_datadir_close(struct vk_datadir *d);
 
+/* The storage library's own words on its version. */
+const char *vk_store_library(void);
+
 #endif
