@@ -53,10 +53,12 @@ struct raw {
 	MDB_txn *read;
 };
 
-static void raw_open(struct raw *r, const char *dir, const struct vk_cache_key *keys, const float *row)
+static void raw_open(struct raw *r, const char *dir, const struct vk_cache_key *keys,
+		     const float *row)
 {
 	MDB_txn *txn;
-	if (mkdir(dir, 0700) || mdb_env_create(&r->env) || mdb_env_set_mapsize(r->env, (size_t)4 << 30) ||
+	if (mkdir(dir, 0700) || mdb_env_create(&r->env) ||
+	    mdb_env_set_mapsize(r->env, (size_t)4 << 30) ||
 	    mdb_env_open(r->env, dir, MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD, 0600) ||
 	    mdb_txn_begin(r->env, NULL, 0, &txn) || mdb_dbi_open(txn, NULL, 0, &r->dbi))
 		die("raw open");
@@ -64,7 +66,8 @@ static void raw_open(struct raw *r, const char *dir, const struct vk_cache_key *
 		MDB_val k = {sizeof keys[n].b, (void *)keys[n].b}, v = {DIMS * 4, (void *)row};
 		if (mdb_put(txn, r->dbi, &k, &v, 0)) die("raw put");
 	}
-	if (mdb_txn_commit(txn) || mdb_txn_begin(r->env, NULL, MDB_RDONLY, &r->read)) die("raw commit");
+	if (mdb_txn_commit(txn) || mdb_txn_begin(r->env, NULL, MDB_RDONLY, &r->read))
+		die("raw commit");
 	mdb_txn_reset(r->read);
 }
 
@@ -154,10 +157,7 @@ static double writes_of(const char *path, const float *row, uint32_t *p50_us)
 	return per_s;
 }
 
-static double best(double a, double b)
-{
-	return a > b ? a : b;
-}
+static double best(double a, double b) { return a > b ? a : b; }
 
 int main(int argc, char **argv)
 {
@@ -195,11 +195,13 @@ int main(int argc, char **argv)
 	vk_cachedb_close(db);
 	mdb_txn_abort(raw.read);
 	mdb_env_close(raw.env);
-	printf("{\"bench\":\"store\",\"dims\":%d,\"rows\":%d,\"get_per_s\":%.0f,\"raw_lmdb_get_per_s\":%.0f,"
-	       "\"get_ratio\":%.3f,\"put_p50_us\":%u,\"write_p50_us\":%u,\"durable_put_per_s\":%.0f,"
-	       "\"write_per_s\":%.0f,\"put_ratio\":%.3f}\n",
-	       DIMS, ROWS, get, raw_get, get / raw_get, put_us, write_us, durable, written,
-	       durable / written);
+	printf(
+	    "{\"bench\":\"store\",\"dims\":%d,\"rows\":%d,\"get_per_s\":%.0f,\"raw_lmdb_get_per_"
+	    "s\":%.0f,"
+	    "\"get_ratio\":%.3f,\"put_p50_us\":%u,\"write_p50_us\":%u,\"durable_put_per_s\":%.0f,"
+	    "\"write_per_s\":%.0f,\"put_ratio\":%.3f}\n",
+	    DIMS, ROWS, get, raw_get, get / raw_get, put_us, write_us, durable, written,
+	    durable / written);
 	snprintf(path, sizeof path, "%s/db", dir);
 	vk_dir_remove(path);
 	vk_dir_remove(dir);

@@ -40,9 +40,9 @@ static const struct {
 	const char *name;   /* in the backup */
 	const char *target; /* in the data directory */
 } files[F_COUNT] = {
-	[F_CACHE] = {"cache.mdb", "cache/data.mdb"},
-	[F_CATALOG] = {"catalog.mdb", "catalog/data.mdb"},
-	[F_FORMAT] = {"FORMAT", "FORMAT"},
+    [F_CACHE] = {"cache.mdb", "cache/data.mdb"},
+    [F_CATALOG] = {"catalog.mdb", "catalog/data.mdb"},
+    [F_FORMAT] = {"FORMAT", "FORMAT"},
 };
 
 struct file_info {
@@ -91,7 +91,8 @@ static void keep_pace(struct pace *p, size_t n)
 	if (!p->opts->bytes_per_s) return;
 	uint64_t due_us = p->done * 1000000 / p->opts->bytes_per_s;
 	uint64_t gone_us = vk_mono_us() - p->start_us;
-	if (due_us > gone_us) usleep((useconds_t)(due_us - gone_us < 500000 ? due_us - gone_us : 500000));
+	if (due_us > gone_us)
+		usleep((useconds_t)(due_us - gone_us < 500000 ? due_us - gone_us : 500000));
 }
 
 static enum vk_status drain(int in, int out, struct pace *pace, struct file_info *info,
@@ -148,13 +149,15 @@ static enum vk_status copy_env(struct vk_env *env, const char *path, struct pace
 /* Walking a copy */
 
 static int walk_table(MDB_txn *txn, MDB_dbi dbi,
-		      void (*fn)(void *arg, MDB_txn *txn, const MDB_val *k, const MDB_val *v), void *arg)
+		      void (*fn)(void *arg, MDB_txn *txn, const MDB_val *k, const MDB_val *v),
+		      void *arg)
 {
 	MDB_cursor *cur;
 	MDB_val k, v;
 	int rc = mdb_cursor_open(txn, dbi, &cur);
 	if (rc) return rc;
-	for (rc = mdb_cursor_get(cur, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT))
+	for (rc = mdb_cursor_get(cur, &k, &v, MDB_FIRST); !rc;
+	     rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT))
 		if (fn) fn(arg, txn, &k, &v);
 	mdb_cursor_close(cur);
 	return rc == MDB_NOTFOUND ? 0 : rc;
@@ -183,7 +186,7 @@ static enum vk_status walk_copy(const char *path, const char *const *tables, siz
 				struct manifest *rows, struct vk_error *err)
 {
 	struct vk_env_opts opts = {
-		.read_only = true, .single_file = true, .tables = tables, .tables_n = tables_n};
+	    .read_only = true, .single_file = true, .tables = tables, .tables_n = tables_n};
 	struct stat s;
 	struct vk_env *env;
 	struct vk_env_read *r = NULL;
@@ -211,7 +214,8 @@ out:
 
 /* Writing */
 
-static enum vk_status write_manifest(const char *dir, const struct manifest *m, struct vk_error *err)
+static enum vk_status write_manifest(const char *dir, const struct manifest *m,
+				     struct vk_error *err)
 {
 	struct vk_buf text;
 	struct vk_jw w;
@@ -241,8 +245,9 @@ static enum vk_status write_manifest(const char *dir, const struct manifest *m, 
 	vk_jw_array_end(&w);
 	vk_jw_object_end(&w);
 	vk_buf_putc(&text, '\n');
-	enum vk_status st = text.failed ? vk_fail(err, VK_E_NOMEM, "no memory")
-					: vk_file_replace(dir, "manifest.json", text.p, text.n, err);
+	enum vk_status st = text.failed
+				? vk_fail(err, VK_E_NOMEM, "no memory")
+				: vk_file_replace(dir, "manifest.json", text.p, text.n, err);
 	vk_buf_free(&text);
 	return st;
 }
@@ -274,7 +279,8 @@ static enum vk_status write_files(struct vk_catalog *catalog, struct vk_cachedb 
 	if (!st) st = copy_env(catalog_env, path[F_CATALOG], pace, &m->file[F_CATALOG], err);
 	if (!st) st = vk_file_copy(format, path[F_FORMAT], m->file[F_FORMAT].sha256, err);
 	if (!st)
-		st = vk_file_hash(path[F_FORMAT], m->file[F_FORMAT].sha256, &m->file[F_FORMAT].bytes, err);
+		st = vk_file_hash(path[F_FORMAT], m->file[F_FORMAT].sha256,
+				  &m->file[F_FORMAT].bytes, err);
 	if (!st) st = walk_copy(path[F_CACHE], vk_cache_tables, T_COUNT, m, err);
 	if (!st) st = walk_copy(path[F_CATALOG], vk_catalog_tables, vk_catalog_tables_n, NULL, err);
 	return st;
@@ -302,7 +308,8 @@ enum vk_status vk_backup_write(struct vk_catalog *catalog, struct vk_cachedb *ca
 		return st;
 	}
 	if (m.corrupt_rows)
-		vk_log(VK_LOG_WARN, "backup: %llu of %llu rows do not check (they are misses in the cache)",
+		vk_log(VK_LOG_WARN,
+		       "backup: %llu of %llu rows do not check (they are misses in the cache)",
 		       (unsigned long long)m.corrupt_rows, (unsigned long long)m.rows);
 	return VK_OK;
 }
@@ -345,11 +352,13 @@ static enum vk_status read_manifest(const char *dir, struct manifest *m, struct 
 	if (!st && vk_json_parse(&arena, vk_buf_bytes(&text), NULL, &doc, NULL))
 		st = vk_fail(err, VK_E_CORRUPT, "%s is damaged", path);
 	const vk_jv *root = st ? NULL : vk_json_root(doc);
-	if (!st && vk_jv_i64(vk_jv_get(root, "veckeep_backup"), &version) && version != MANIFEST_VERSION)
-		st = vk_fail(err, VK_E_INVALID, "%s: backups of version %lld are not known here", path,
-			     (long long)version);
+	if (!st && vk_jv_i64(vk_jv_get(root, "veckeep_backup"), &version) &&
+	    version != MANIFEST_VERSION)
+		st = vk_fail(err, VK_E_INVALID, "%s: backups of version %lld are not known here",
+			     path, (long long)version);
 	bool ok = !st && version == MANIFEST_VERSION;
-	for (const vk_jv *v = st ? NULL : vk_jv_first(vk_jv_get(root, "files")); v; v = vk_jv_next(v))
+	for (const vk_jv *v = st ? NULL : vk_jv_first(vk_jv_get(root, "files")); v;
+	     v = vk_jv_next(v))
 		ok = ok && read_file_entry(v, m);
 	for (int i = 0; i < F_COUNT; i++) ok = ok && m->file[i].seen;
 	if (!st && !ok) st = vk_fail(err, VK_E_CORRUPT, "%s is damaged", path);
@@ -359,8 +368,8 @@ static enum vk_status read_manifest(const char *dir, struct manifest *m, struct 
 	return st;
 }
 
-static enum vk_status lay_file(const char *dir, const char *staging, int i, const struct manifest *m,
-			       struct vk_error *err)
+static enum vk_status lay_file(const char *dir, const char *staging, int i,
+			       const struct manifest *m, struct vk_error *err)
 {
 	char from[4300], to[4300];
 	struct stat s;
@@ -373,7 +382,8 @@ static enum vk_status lay_file(const char *dir, const char *staging, int i, cons
 			       (long long)s.st_size, (unsigned long long)m->file[i].bytes);
 	enum vk_status st = vk_file_copy(from, to, sha256, err);
 	if (!st && memcmp(sha256, m->file[i].sha256, sizeof sha256) != 0)
-		st = vk_fail(err, VK_E_CORRUPT, "%s is damaged: its hash is not the manifest's", from);
+		st = vk_fail(err, VK_E_CORRUPT, "%s is damaged: its hash is not the manifest's",
+			     from);
 	return st;
 }
 
@@ -395,14 +405,16 @@ static enum vk_status stage(const char *dir, const char *staging, const struct m
 	return st ? st : vk_dir_sync(staging, err);
 }
 
-static enum vk_status move_into_place(const char *staging, const char *data_dir, struct vk_error *err)
+static enum vk_status move_into_place(const char *staging, const char *data_dir,
+				      struct vk_error *err)
 {
 	static const char *const names[] = {"catalog", "cache", "FORMAT"};
 	for (int i = 0; i < 3; i++) {
 		char from[4300], to[4300];
 		path_in(from, sizeof from, staging, names[i]);
 		path_in(to, sizeof to, data_dir, names[i]);
-		if (rename(from, to) != 0) return vk_fail(err, VK_E_IO, "%s: %s", to, strerror(errno));
+		if (rename(from, to) != 0)
+			return vk_fail(err, VK_E_IO, "%s: %s", to, strerror(errno));
 		enum vk_status st = vk_dir_sync(data_dir, err);
 		if (st) return st;
 	}
@@ -437,7 +449,8 @@ enum vk_status vk_backup_restore(const char *dir, const char *data_dir, struct v
 	if (st) return st;
 	if (!vk_datadir_is_fresh(lock.path)) {
 		vk_datadir_close(&lock);
-		return vk_fail(err, VK_E_EXISTS, "%s is not empty; restore into a new directory", data_dir);
+		return vk_fail(err, VK_E_EXISTS, "%s is not empty; restore into a new directory",
+			       data_dir);
 	}
 	path_in(staging, sizeof staging, lock.path, "restore.new");
 	st = stage(dir, staging, &m, err);

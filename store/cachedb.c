@@ -9,9 +9,9 @@
 #include "store/cachedb_internal.h"
 
 const char *const vk_cache_tables[T_COUNT] = {
-	[T_INDEX] = "index",      [T_PAGE] = "page",        [T_PART] = "part2",
-	[T_PART + 1] = "part4",   [T_PART + 2] = "part8",   [T_PART + 3] = "part16",
-	[T_PROVENANCE] = "provenance", [T_TOTALS] = "totals",
+    [T_INDEX] = "index",	   [T_PAGE] = "page",	   [T_PART] = "part2",
+    [T_PART + 1] = "part4",	   [T_PART + 2] = "part8", [T_PART + 3] = "part16",
+    [T_PROVENANCE] = "provenance", [T_TOTALS] = "totals",
 };
 _Static_assert(T_COUNT <= VK_ENV_TABLES_MAX, "LMDB is told how many tables there are");
 
@@ -31,11 +31,11 @@ enum vk_status vk_cachedb_open(const char *dir, const struct vk_cachedb_opts *op
 	pthread_cond_init(&db->done, NULL);
 
 	struct vk_env_opts env_opts = {
-		.map_bytes = db->opts.map_bytes,
-		.no_meta_sync = true,
-		.read_only = db->opts.read_only,
-		.tables = vk_cache_tables,
-		.tables_n = T_COUNT,
+	    .map_bytes = db->opts.map_bytes,
+	    .no_meta_sync = true,
+	    .read_only = db->opts.read_only,
+	    .tables = vk_cache_tables,
+	    .tables_n = T_COUNT,
 	};
 	db->hot = calloc(HOT_BITS / 64, sizeof *db->hot);
 	db->holes = calloc(VK_ROW_CLASSES, sizeof *db->holes);
@@ -74,10 +74,7 @@ enum vk_status vk_cachedb_read_begin(struct vk_cachedb *db, struct vk_cache_read
 	return vk_env_read_begin(db->env, (struct vk_env_read **)r);
 }
 
-void vk_cachedb_read_end(struct vk_cache_read *r)
-{
-	vk_env_read_end((struct vk_env_read *)r);
-}
+void vk_cachedb_read_end(struct vk_cache_read *r) { vk_env_read_end((struct vk_env_read *)r); }
 
 size_t vk_cachedb_hot_slot(const struct vk_cache_key *key)
 {
@@ -115,7 +112,8 @@ enum vk_status vk_cachedb_row_read(struct vk_cachedb *db, MDB_txn *txn, const st
 	for (uint32_t i = 0; i < h->pages && ok; i++)
 		ok = gather(db, txn, T_PAGE, h->page_id + i, dst, &at, row_n);
 	for (unsigned c = 0; c < VK_ROW_CLASSES && ok; c++)
-		if (h->part_set[c]) ok = gather(db, txn, T_PART + c, h->part_id[c], dst, &at, row_n);
+		if (h->part_set[c])
+			ok = gather(db, txn, T_PART + c, h->part_id[c], dst, &at, row_n);
 	if (!ok || h->inline_n != row_n - at) return VK_E_CORRUPT;
 	memcpy((uint8_t *)dst + at, h->inline_p, h->inline_n);
 	return vk_crc32c(db->cpu, 0, dst, row_n) == h->row_crc ? VK_OK : VK_E_CORRUPT;
@@ -127,8 +125,8 @@ static enum vk_status not_sound(struct vk_cachedb *db)
 	return VK_E_NOT_FOUND;
 }
 
-enum vk_status vk_cachedb_get(struct vk_cache_read *read, const struct vk_cache_key *key, size_t dims,
-			      float *dst, struct vk_cache_meta *meta)
+enum vk_status vk_cachedb_get(struct vk_cache_read *read, const struct vk_cache_key *key,
+			      size_t dims, float *dst, struct vk_cache_meta *meta)
 {
 	struct vk_env_read *r = (struct vk_env_read *)read;
 	struct vk_cachedb *db = r->env->owner;
@@ -208,13 +206,13 @@ static void env_stats(struct vk_cachedb *db, struct vk_cachedb_stats *out)
 void vk_cachedb_stats(struct vk_cachedb *db, struct vk_cachedb_stats *out)
 {
 	*out = (struct vk_cachedb_stats){
-		.budget_bytes = db->opts.budget_bytes,
-		.puts = atomic_load(&db->puts),
-		.commits = atomic_load(&db->commits),
-		.evicted = atomic_load(&db->evicted),
-		.corrupt = atomic_load(&db->corrupt),
-		.dropped = atomic_load(&db->dropped),
-		.full = atomic_load(&db->full) || atomic_load(&db->broken),
+	    .budget_bytes = db->opts.budget_bytes,
+	    .puts = atomic_load(&db->puts),
+	    .commits = atomic_load(&db->commits),
+	    .evicted = atomic_load(&db->evicted),
+	    .corrupt = atomic_load(&db->corrupt),
+	    .dropped = atomic_load(&db->dropped),
+	    .full = atomic_load(&db->full) || atomic_load(&db->broken),
 	};
 	env_stats(db, out);
 	out->oldest_reader_lag_txns = vk_env_reader_lag(db->env);

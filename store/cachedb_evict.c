@@ -13,14 +13,15 @@
  * a batch waits until it fits. Small transactions, so that puts do not stall behind a large one.
  *
  * Roads not taken: an LRU list (a write per hit); the hand along the row ids, oldest first (leaves
- * would empty evenly, but then first in is first out; holes are refilled instead, see struct holes).
+ * would empty evenly, but then first in is first out; holes are refilled instead, see struct
+ * holes).
  */
 #include <string.h>
 
 #include "store/cachedb_internal.h"
 
-#define STEP_ROWS 256     /* deleted in one transaction */
-#define STEP_LOOKS 16384  /* looked at for them */
+#define STEP_ROWS 256	 /* deleted in one transaction */
+#define STEP_LOOKS 16384 /* looked at for them */
 #define PURGE_ROWS 1024
 
 /* Deletes need pages before they free some: this much of the map is theirs. */
@@ -95,7 +96,8 @@ static int pick(struct vk_cachedb *db, MDB_txn *txn, struct vk_cache_key *victim
 		}
 		rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
 	}
-	/* Past the last key that was looked at; at the table's end SET_RANGE finds none and wraps. */
+	/* Past the last key that was looked at; at the table's end SET_RANGE finds none and wraps.
+	 */
 	for (int i = VK_CACHE_KEY_SIZE - 1; i >= 0 && ++db->hand.b[i] == 0; i--) {
 	}
 	mdb_cursor_close(cur);
@@ -117,7 +119,8 @@ static int evict_some(struct vk_cachedb *db, size_t max, size_t *gone)
 		mdb_txn_abort(w.txn);
 		return 0;
 	}
-	for (size_t i = 0; i < n && !rc; i++) rc = vk_cachedb_row_delete(db, w.txn, &victims[i], &bytes);
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = vk_cachedb_row_delete(db, w.txn, &victims[i], &bytes);
 	rc = vk_cachedb_txn_end(db, &w, rc);
 	if (rc) return rc;
 	*gone = n;

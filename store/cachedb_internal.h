@@ -1,9 +1,11 @@
 /*
- * What the cache database's files share (store/cachedb*.c, store/backup.c). Nobody else includes it.
+ * What the cache database's files share (store/cachedb*.c, store/backup.c). Nobody else includes
+ * it.
  *
  *   cachedb.c        open, close, get, scan, provenance, stats: the readers' side
  *   cachedb_row.c    one row in, one row out, inside a write transaction
  *   cachedb_write.c  the queue, the writer thread, group commit, what a failure means
+ *   cachedb_replay.c the journal at open
  *   cachedb_evict.c  budget and purge
  *
  * Lock order: db->lock, then env->lock. The writer takes neither while it calls LMDB.
@@ -20,9 +22,9 @@
 #include "store/record.h"
 
 enum cache_table {
-	T_INDEX,      /* cache key -> row head */
-	T_PAGE,       /* pieces of a whole page */
-	T_PART,       /* T_PART + class: parts that fill 1/2, 1/4, 1/8, 1/16 of a leaf */
+	T_INDEX, /* cache key -> row head */
+	T_PAGE,	 /* pieces of a whole page */
+	T_PART,	 /* T_PART + class: parts that fill 1/2, 1/4, 1/8, 1/16 of a leaf */
 	T_PROVENANCE = T_PART + VK_ROW_CLASSES,
 	T_TOTALS,
 	T_COUNT
@@ -61,8 +63,8 @@ enum op_kind { OP_PUT, OP_PROVENANCE, OP_PURGE, OP_FLUSH };
 struct op {
 	struct op *next;
 	enum op_kind kind;
-	uint64_t seq;   /* of the journal; 0: not journaled */
-	size_t size;    /* counted in queued_bytes */
+	uint64_t seq; /* of the journal; 0: not journaled */
+	size_t size;  /* counted in queued_bytes */
 	vk_cachedb_done_fn *committed;
 	void *arg;
 	/* OP_PUT: the journal entry. OP_PROVENANCE: key and 16 bytes. */
@@ -89,7 +91,7 @@ struct vk_cachedb {
 	_Atomic bool broken; /* a sync failed: no writing until the next start */
 	_Atomic uint64_t retry_at_ms;
 
-	pthread_mutex_t lock;      /* from here to the blank line */
+	pthread_mutex_t lock;	   /* from here to the blank line */
 	pthread_cond_t work, done; /* the writer waits for work; callers for room or for their op */
 	struct op_list queue;
 	uint64_t queued_bytes;
@@ -100,9 +102,9 @@ struct vk_cachedb {
 	pthread_t writer;
 	bool writer_runs;
 	struct cache_state state;
-	struct holes *holes; /* [VK_ROW_CLASSES] */
+	struct holes *holes;	  /* [VK_ROW_CLASSES] */
 	struct op_list undurable; /* committed; what a power cut may still take */
-	uint64_t done_seq;        /* all entries up to here are in LMDB or given up */
+	uint64_t done_seq;	  /* all entries up to here are in LMDB or given up */
 	struct vk_cache_key hand;
 	bool evicting;
 	uint64_t reader_check_at_ms;
@@ -135,6 +137,15 @@ int vk_cachedb_txn_begin(struct vk_cachedb *db, struct write_txn *w);
 /* Commits when rc is 0, else aborts and puts the state back. Returns rc or the commit's code, and
  * marks the database full or broken when it is one of those. */
 int vk_cachedb_txn_end(struct vk_cachedb *db, struct write_txn *w, int rc);
+
+/* Every put of an entry; LMDB's code. */
+int vk_cachedb_apply_entry(struct vk_cachedb *db, MDB_txn *txn, const uint8_t *entry, size_t n);
+/* Makes all that is committed proof against a power cut, says so to who waits, and empties the
+ * journal as far as it is done (all of it, however little, when asked). */
+enum vk_status vk_cachedb_make_durable(struct vk_cachedb *db, bool empty_journal);
+
+/* cachedb_replay.c */
+enum vk_status vk_cachedb_replay(struct vk_cachedb *db, struct vk_error *err);
 
 /* cachedb_evict.c: on the writer thread, no transaction open. */
 /* Room for need more bytes under budget and map; VK_E_NO_SPACE when there is none. */

@@ -31,7 +31,8 @@ static int put_piece(struct vk_cachedb *db, MDB_txn *txn, enum cache_table t, ui
 	return mdb_put(txn, db->env->dbi[t], &k, &v, flags);
 }
 
-static int del_piece(struct vk_cachedb *db, MDB_txn *txn, enum cache_table t, uint64_t id, size_t *n)
+static int del_piece(struct vk_cachedb *db, MDB_txn *txn, enum cache_table t, uint64_t id,
+		     size_t *n)
 {
 	uint8_t b[VK_PIECE_KEY_SIZE];
 	vk_put_u64be(b, id);
@@ -57,8 +58,8 @@ static bool take_hole(struct holes *h, uint32_t n, uint64_t *id)
 	return false;
 }
 
-static int put_part(struct vk_cachedb *db, MDB_txn *txn, unsigned class, const uint8_t *p, uint32_t n,
-		    uint64_t *id)
+static int put_part(struct vk_cachedb *db, MDB_txn *txn, unsigned class, const uint8_t *p,
+		    uint32_t n, uint64_t *id)
 {
 	bool hole = take_hole(&db->holes[class], n, id);
 	if (!hole) *id = db->state.next_part[class]++;
@@ -152,8 +153,9 @@ int vk_cachedb_row_insert(struct vk_cachedb *db, MDB_txn *txn, const struct vk_e
 	int rc = look(db, txn, &put->key, &h, &found);
 	if (rc) return rc;
 	if (found == SOUND)
-		return put->provenance ? vk_cachedb_row_add_provenance(db, txn, &put->key, put->provenance)
-				       : 0;
+		return put->provenance
+			   ? vk_cachedb_row_add_provenance(db, txn, &put->key, put->provenance)
+			   : 0;
 	if (found == BROKEN) {
 		uint64_t bytes;
 		atomic_fetch_add(&db->corrupt, 1);
@@ -162,7 +164,8 @@ int vk_cachedb_row_insert(struct vk_cachedb *db, MDB_txn *txn, const struct vk_e
 	}
 
 	uint32_t row_n = put->meta.dims * 4;
-	h = (struct vk_row_head){.meta = put->meta, .row_crc = vk_crc32c(db->cpu, 0, put->row, row_n)};
+	h = (struct vk_row_head){.meta = put->meta,
+				 .row_crc = vk_crc32c(db->cpu, 0, put->row, row_n)};
 	h.meta.flags &= (uint16_t)~VK_CACHE_ENCRYPTED;
 	if (put->provenance) {
 		h.provenances = 1;

@@ -191,7 +191,8 @@ enum vk_status vk_cachedb_put(struct vk_cachedb *db, const struct vk_cache_put *
 void vk_cachedb_put_provenance(struct vk_cachedb *db, uint32_t pool, const uint8_t provenance[16],
 			       const struct vk_cache_key *key)
 {
-	if (db->opts.read_only || atomic_load(&db->broken) || vk_cache_key_pool(key) != pool) return;
+	if (db->opts.read_only || atomic_load(&db->broken) || vk_cache_key_pool(key) != pool)
+		return;
 	struct op *op = new_op(OP_PROVENANCE, VK_CACHE_KEY_SIZE + VK_PROVENANCE_SIZE);
 	if (!op) return;
 	memcpy(op->entry, key->b, VK_CACHE_KEY_SIZE);
@@ -231,7 +232,8 @@ enum vk_status vk_cachedb_purge(struct vk_cachedb *db, const struct vk_cachedb_f
 		return vk_fail(err, VK_E_INVALID, "a purge wants a pool, a space, texts or an age");
 	if (f->tags_n && !f->pool_set)
 		return vk_fail(err, VK_E_INVALID, "texts are purged from one pool: name it");
-	if (db->opts.read_only) return vk_fail(err, VK_E_INVALID, "the cache is open for reading only");
+	if (db->opts.read_only)
+		return vk_fail(err, VK_E_INVALID, "the cache is open for reading only");
 	struct op op = {.kind = OP_PURGE, .filter = f, .dry_run = dry_run};
 	enum vk_status st = run_op(db, &op);
 	*out = op.purged;
@@ -287,7 +289,7 @@ static void settle_journal(struct vk_cachedb *db, bool all)
 }
 
 /* Makes all that is committed proof against a power cut, and says so. */
-static enum vk_status make_durable(struct vk_cachedb *db, bool empty_journal)
+enum vk_status vk_cachedb_make_durable(struct vk_cachedb *db, bool empty_journal)
 {
 	int rc = atomic_load(&db->broken) ? EIO : mdb_env_sync(db->env->mdb, 1);
 	if (rc) set_broken(db, rc);
@@ -308,7 +310,7 @@ static uint64_t put_cost(struct vk_cachedb *db, const struct op *op)
 	return cost;
 }
 
-static int apply_entry(struct vk_cachedb *db, MDB_txn *txn, const uint8_t *entry, size_t n)
+int vk_cachedb_apply_entry(struct vk_cachedb *db, MDB_txn *txn, const uint8_t *entry, size_t n)
 {
 	struct vk_entry_walk w;
 	struct vk_entry_put put;
@@ -320,10 +322,10 @@ static int apply_entry(struct vk_cachedb *db, MDB_txn *txn, const uint8_t *entry
 static int apply_op(struct vk_cachedb *db, MDB_txn *txn, const struct op *op)
 {
 	if (op->kind == OP_PROVENANCE)
-		return vk_cachedb_row_add_provenance(db, txn, (const struct vk_cache_key *)op->entry,
-						     op->entry + VK_CACHE_KEY_SIZE);
+		return vk_cachedb_row_add_provenance(
+		    db, txn, (const struct vk_cache_key *)op->entry, op->entry + VK_CACHE_KEY_SIZE);
 	if (op->seq) db->state.totals.journal_seq = op->seq;
-	return apply_entry(db, txn, op->entry, op->entry_n);
+	return vk_cachedb_apply_entry(db, txn, op->entry, op->entry_n);
 }
 
 static int commit_ops(struct vk_cachedb *db, const struct op *first)
@@ -353,7 +355,8 @@ static void commit_batch(struct vk_cachedb *db, struct op_list *batch)
 	if (st && st != VK_E_NO_SPACE) st = VK_E_IO;
 
 	if (!st) {
-		if (atomic_exchange(&db->full, false)) vk_log(VK_LOG_INFO, "cache: there is room again");
+		if (atomic_exchange(&db->full, false))
+			vk_log(VK_LOG_INFO, "cache: there is room again");
 		/* The commit flushed the meta page of the one before it. */
 		finish(db, &db->undurable, VK_OK);
 		if (last_seq) settle_journal(db, false);
@@ -403,7 +406,7 @@ static void run_single(struct vk_cachedb *db, struct op *op)
 	if (op->kind == OP_PURGE)
 		st = vk_cachedb_purge_run(db, op->filter, op->dry_run, &op->purged);
 	/* What was purged shall not lie in the journal either. */
-	enum vk_status durable = make_durable(db, op->kind == OP_PURGE && !op->dry_run);
+	enum vk_status durable = vk_cachedb_make_durable(db, op->kind == OP_PURGE && !op->dry_run);
 	if (op->kind == OP_PURGE && op->purged.rows && !op->dry_run) atomic_store(&db->full, false);
 	finish_waiter(db, op, st ? st : durable);
 }
@@ -452,100 +455,18 @@ static void *write_loop(void *arg)
 		struct op *single = take_batch(db, &batch);
 		if (batch.first) commit_batch(db, &batch);
 		if (single) run_single(db, single);
-		if (db->undurable.first && is_idle(db)) make_durable(db, false);
+		if (db->undurable.first && is_idle(db)) vk_cachedb_make_durable(db, false);
 		keep_house(db);
 	}
-	make_durable(db, true);
+	vk_cachedb_make_durable(db, true);
 	return NULL;
 }
 
-/* Start: what a crash left in the journal first, then the thread. */
-
-struct replay {
-	struct vk_cachedb *db;
-	struct write_txn w;
-	bool open;
-	uint64_t bytes, bytes_max; /* of entries in one transaction */
-	size_t entries, lost;
-};
-
-static int replay_commit(struct replay *r)
-{
-	int rc = r->open ? vk_cachedb_txn_end(r->db, &r->w, 0) : 0;
-	r->open = false;
-	r->bytes = 0;
-	return rc;
-}
-
-static int replay_apply(struct replay *r, const uint8_t *entry, size_t n, uint64_t seq)
-{
-	if (!r->open) {
-		if (vk_cachedb_make_room(r->db, n * 2)) return ENOSPC;
-		int rc = vk_cachedb_txn_begin(r->db, &r->w);
-		if (rc) return rc;
-		r->open = true;
-	}
-	r->db->state.totals.journal_seq = seq;
-	int rc = apply_entry(r->db, r->w.txn, entry, n);
-	if (rc) {
-		r->open = false;
-		return vk_cachedb_txn_end(r->db, &r->w, rc);
-	}
-	r->bytes += n;
-	return r->bytes >= r->bytes_max ? replay_commit(r) : 0;
-}
-
-static enum vk_status replay_entry(void *arg, const uint8_t *entry, size_t n, uint64_t seq)
-{
-	struct replay *r = arg;
-	int rc = replay_apply(r, entry, n, seq);
-	r->entries++;
-	if (rc) r->lost++;
-	return atomic_load(&r->db->broken) ? VK_E_IO : VK_OK;
-}
-
-static enum vk_status replay_pass(struct replay *r)
-{
-	struct vk_cachedb *db = r->db;
-	r->entries = r->lost = 0;
-	enum vk_status st =
-		vk_journal_replay(&db->journal, db->state.totals.journal_seq, replay_entry, r);
-	if (replay_commit(r)) r->lost++;
-	return st ? st : atomic_load(&db->broken) ? VK_E_IO : VK_OK;
-}
-
-static enum vk_status replay(struct vk_cachedb *db, struct vk_error *err)
-{
-	struct replay r = {.db = db, .bytes_max = BATCH_BYTES_MAX};
-	MDB_txn *txn;
-	int rc = mdb_txn_begin(db->env->mdb, NULL, MDB_RDONLY, &txn);
-	if (!rc) {
-		rc = vk_cachedb_state_load(db, txn);
-		mdb_txn_abort(txn);
-	}
-	if (rc) return vk_fail(err, vk_env_status(rc), "%s: %s", db->env->path, mdb_strerror(rc));
-	uint64_t after_seq = db->state.totals.journal_seq;
-	enum vk_status st = replay_pass(&r);
-	if (!st && r.lost) {
-		/* One that found no room took its batch with it: again, each on its own. What is there
-		 * already stays as it is. */
-		db->state.totals.journal_seq = after_seq;
-		r.bytes_max = 1;
-		st = replay_pass(&r);
-	}
-	db->done_seq = db->journal.next_seq - 1;
-	if (st) return vk_fail(err, st, "%s: the journal cannot be replayed", db->env->path);
-	if (r.entries)
-		vk_log(VK_LOG_INFO, "cache: %zu journal entries replayed, %zu lost", r.entries, r.lost);
-	/* The journal is emptied only now that LMDB has it for good; what found no room is dropped. */
-	if (make_durable(db, true) || vk_journal_bytes(&db->journal))
-		return vk_fail(err, VK_E_IO, "%s: the journal cannot be emptied", db->env->path);
-	return VK_OK;
-}
+/* Start and stop */
 
 enum vk_status vk_cachedb_writer_start(struct vk_cachedb *db, struct vk_error *err)
 {
-	enum vk_status st = replay(db, err);
+	enum vk_status st = vk_cachedb_replay(db, err);
 	if (st) return st;
 	if (pthread_create(&db->writer, NULL, write_loop, db))
 		return vk_fail(err, VK_E_NOMEM, "no thread for the cache's writer");

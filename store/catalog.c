@@ -19,9 +19,9 @@
 enum { T_NAME_OF = VK_TABLE_COUNT, T_NAME_LAST, T_COUNT };
 
 const char *const vk_catalog_tables[T_COUNT] = {
-	[VK_TABLE_SPACE] = "space",   [VK_TABLE_POOL] = "pool",   [VK_TABLE_KEY] = "key",
-	[VK_TABLE_CANARY] = "canary", [VK_TABLE_USAGE] = "usage", [VK_TABLE_NAME] = "name",
-	[VK_TABLE_META] = "meta",     [T_NAME_OF] = "name_of",    [T_NAME_LAST] = "name_last",
+    [VK_TABLE_SPACE] = "space",	  [VK_TABLE_POOL] = "pool",   [VK_TABLE_KEY] = "key",
+    [VK_TABLE_CANARY] = "canary", [VK_TABLE_USAGE] = "usage", [VK_TABLE_NAME] = "name",
+    [VK_TABLE_META] = "meta",	  [T_NAME_OF] = "name_of",    [T_NAME_LAST] = "name_last",
 };
 const size_t vk_catalog_tables_n = T_COUNT;
 _Static_assert(T_COUNT <= VK_ENV_TABLES_MAX, "LMDB is told how many tables there are");
@@ -40,7 +40,8 @@ enum vk_status vk_catalog_open(const char *dir, bool read_only, struct vk_catalo
 	*out = NULL;
 	struct vk_catalog *c = calloc(1, sizeof *c);
 	if (!c) return vk_fail(err, VK_E_NOMEM, "no memory");
-	struct vk_env_opts opts = {.read_only = read_only, .tables = vk_catalog_tables, .tables_n = T_COUNT};
+	struct vk_env_opts opts = {
+	    .read_only = read_only, .tables = vk_catalog_tables, .tables_n = T_COUNT};
 	enum vk_status st = vk_env_open(dir, &opts, &c->env, err);
 	if (st) {
 		free(c);
@@ -60,10 +61,7 @@ void vk_catalog_close(struct vk_catalog *c)
 	free(c);
 }
 
-struct vk_env *vk_catalog_env(struct vk_catalog *c)
-{
-	return c->env;
-}
+struct vk_env *vk_catalog_env(struct vk_catalog *c) { return c->env; }
 
 static enum vk_status get_in(struct vk_catalog *c, MDB_txn *txn, int table, struct vk_bytes key,
 			     struct vk_buf *value)
@@ -100,14 +98,17 @@ static int scan_in(MDB_cursor *cur, struct vk_bytes prefix,
 	MDB_val k = {prefix.n, (void *)prefix.p}, v;
 	int rc = mdb_cursor_get(cur, &k, &v, prefix.n ? MDB_SET_RANGE : MDB_FIRST);
 	for (; !rc; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
-		if (k.mv_size < prefix.n || (prefix.n && memcmp(k.mv_data, prefix.p, prefix.n) != 0)) break;
+		if (k.mv_size < prefix.n ||
+		    (prefix.n && memcmp(k.mv_data, prefix.p, prefix.n) != 0))
+			break;
 		struct vk_bytes key = {k.mv_data, k.mv_size}, value = {v.mv_data, v.mv_size};
 		if (!fn(arg, key, value)) break;
 	}
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-enum vk_status vk_catalog_scan(struct vk_catalog *c, enum vk_catalog_table t, struct vk_bytes prefix,
+enum vk_status vk_catalog_scan(struct vk_catalog *c, enum vk_catalog_table t,
+			       struct vk_bytes prefix,
 			       bool (*fn)(void *arg, struct vk_bytes key, struct vk_bytes value),
 			       void *arg)
 {
@@ -208,9 +209,9 @@ static enum vk_status intern_new(struct vk_catalog *c, char kind, struct vk_byte
 	vk_put_u32be(of_key + 1, last);
 	struct vk_bytes value = {(const char *)id_value, 4};
 	struct raw_op ops[] = {
-		{VK_TABLE_NAME, name_key, value},
-		{T_NAME_OF, {(const char *)of_key, sizeof of_key}, name},
-		{T_NAME_LAST, kind_key, value},
+	    {VK_TABLE_NAME, name_key, value},
+	    {T_NAME_OF, {(const char *)of_key, sizeof of_key}, name},
+	    {T_NAME_LAST, kind_key, value},
 	};
 	st = commit_locked(c, ops, 3);
 	if (!st) *id = last;

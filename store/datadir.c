@@ -30,10 +30,7 @@
 
 static const char format_name[] = "FORMAT";
 
-static long page_size(void)
-{
-	return sysconf(_SC_PAGESIZE);
-}
+static long page_size(void) { return sysconf(_SC_PAGESIZE); }
 
 static enum vk_status write_format(const char *dir, struct vk_error *err)
 {
@@ -44,7 +41,8 @@ static enum vk_status write_format(const char *dir, struct vk_error *err)
 }
 
 /* What FORMAT says, against what this build can read. */
-static enum vk_status judge_format(const char *path, const struct vk_json *doc, struct vk_error *err)
+static enum vk_status judge_format(const char *path, const struct vk_json *doc,
+				   struct vk_error *err)
 {
 	const vk_jv *root = vk_json_root(doc);
 	int64_t version = 0, page = 0;
@@ -55,20 +53,23 @@ static enum vk_status judge_format(const char *path, const struct vk_json *doc, 
 		return vk_fail(err, VK_E_INVALID,
 			       "%s is damaged; restore the directory from a backup", path);
 	if (version != FORMAT_VERSION)
-		return vk_fail(err, VK_E_INVALID,
-			       "%s: the data has format %lld, this veckeep reads format %d; use the "
-			       "release that wrote it, or export there and import here",
-			       path, (long long)version, FORMAT_VERSION);
+		return vk_fail(
+		    err, VK_E_INVALID,
+		    "%s: the data has format %lld, this veckeep reads format %d; use the "
+		    "release that wrote it, or export there and import here",
+		    path, (long long)version, FORMAT_VERSION);
 	if (!vk_bytes_is(lmdb, LMDB_MAJOR))
-		return vk_fail(err, VK_E_INVALID,
-			       "%s: the data was written by LMDB %.*s, this veckeep has LMDB " LMDB_MAJOR
-			       "; export there and import here",
-			       path, (int)(lmdb.n < 16 ? lmdb.n : 16), lmdb.p);
+		return vk_fail(
+		    err, VK_E_INVALID,
+		    "%s: the data was written by LMDB %.*s, this veckeep has LMDB " LMDB_MAJOR
+		    "; export there and import here",
+		    path, (int)(lmdb.n < 16 ? lmdb.n : 16), lmdb.p);
 	if (page != page_size())
-		return vk_fail(err, VK_E_INVALID,
-			       "%s: the data was written with pages of %lld bytes, this machine has %ld; "
-			       "export there and import here",
-			       path, (long long)page, page_size());
+		return vk_fail(
+		    err, VK_E_INVALID,
+		    "%s: the data was written with pages of %lld bytes, this machine has %ld; "
+		    "export there and import here",
+		    path, (long long)page, page_size());
 	return VK_OK;
 }
 
@@ -83,7 +84,8 @@ enum vk_status vk_datadir_format_check(const char *dir, struct vk_error *err)
 	vk_arena_init(&arena, (size_t)1 << 20);
 	enum vk_status st = vk_file_read(path, &text, err);
 	if (!st && vk_json_parse(&arena, vk_buf_bytes(&text), NULL, &doc, NULL))
-		st = vk_fail(err, VK_E_INVALID, "%s is damaged; restore the directory from a backup", path);
+		st = vk_fail(err, VK_E_INVALID,
+			     "%s is damaged; restore the directory from a backup", path);
 	if (!st) st = judge_format(path, doc, err);
 	vk_json_free(doc);
 	vk_arena_free(&arena);
@@ -98,8 +100,8 @@ bool vk_datadir_is_fresh(const char *dir)
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		const char *n = e->d_name;
-		if (strcmp(n, ".") && strcmp(n, "..") && strcmp(n, "LOCK") && strcmp(n, "lost+found") &&
-		    strcmp(n, "FORMAT.new"))
+		if (strcmp(n, ".") && strcmp(n, "..") && strcmp(n, "LOCK") &&
+		    strcmp(n, "lost+found") && strcmp(n, "FORMAT.new"))
 			fresh = false;
 	}
 	if (d) closedir(d);
@@ -111,10 +113,11 @@ static enum vk_status make_or_check_format(const char *dir, struct vk_error *err
 	enum vk_status st = vk_datadir_format_check(dir, err);
 	if (st != VK_E_NOT_FOUND) return st;
 	if (!vk_datadir_is_fresh(dir))
-		return vk_fail(err, VK_E_INVALID,
-			       "%s has files but no FORMAT: it is no data directory of veckeep; name an "
-			       "empty one",
-			       dir);
+		return vk_fail(
+		    err, VK_E_INVALID,
+		    "%s has files but no FORMAT: it is no data directory of veckeep; name an "
+		    "empty one",
+		    dir);
 	return write_format(dir, err);
 }
 
@@ -141,8 +144,8 @@ static enum vk_status busy(const char *dir, int fd, uint64_t wait_ms, struct vk_
 	if (n < 0) n = 0;
 	holder[n] = 0;
 	holder[strcspn(holder, "\n")] = 0;
-	return vk_fail(err, VK_E_BUSY, "%.2000s is in use by another veckeep %s (waited %llu ms)", dir,
-		       holder, (unsigned long long)wait_ms);
+	return vk_fail(err, VK_E_BUSY, "%.2000s is in use by another veckeep %s (waited %llu ms)",
+		       dir, holder, (unsigned long long)wait_ms);
 }
 
 static enum vk_status take_lock(struct vk_datadir *d, uint64_t wait_ms, struct vk_error *err)
@@ -156,8 +159,7 @@ static enum vk_status take_lock(struct vk_datadir *d, uint64_t wait_ms, struct v
 		enum vk_status st = VK_OK;
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			st = vk_fail(err, VK_E_IO, "%s: %s", path, strerror(errno));
-		else if (vk_mono_ms() >= until_ms)
-			st = busy(d->path, fd, wait_ms, err);
+		else if (vk_mono_ms() >= until_ms) st = busy(d->path, fd, wait_ms, err);
 		if (st) {
 			close(fd);
 			return st;
@@ -179,7 +181,8 @@ static enum vk_status set_path(struct vk_datadir *d, const char *path, struct vk
 	int n = snprintf(d->path, sizeof d->path, "%s", real);
 	free(real);
 	/* Room for the longest name that we append. */
-	if (n >= (int)sizeof d->path - 64) return vk_fail(err, VK_E_INVALID, "path too long: %s", path);
+	if (n >= (int)sizeof d->path - 64)
+		return vk_fail(err, VK_E_INVALID, "path too long: %s", path);
 	return VK_OK;
 }
 
@@ -190,10 +193,11 @@ enum vk_status vk_datadir_lock(struct vk_datadir *d, const char *path, uint64_t 
 	enum vk_status st = vk_dir_make(path, err);
 	if (!st) st = set_path(d, path, err);
 	if (!st && vk_fs_is_refused(d->path))
-		st = vk_fail(err, VK_E_INVALID,
-			     "%s is on a network file system, where LMDB is not safe; use a local disk "
-			     "(VECKEEP_ALLOW_NETWORK_FS=1 to insist)",
-			     d->path);
+		st = vk_fail(
+		    err, VK_E_INVALID,
+		    "%s is on a network file system, where LMDB is not safe; use a local disk "
+		    "(VECKEEP_ALLOW_NETWORK_FS=1 to insist)",
+		    d->path);
 	return st ? st : take_lock(d, wait_ms, err);
 }
 
@@ -222,7 +226,4 @@ void vk_datadir_close(struct vk_datadir *d)
 	d->lock_fd = -1;
 }
 
-const char *vk_store_library(void)
-{
-	return mdb_version(NULL, NULL, NULL);
-}
+const char *vk_store_library(void) { return mdb_version(NULL, NULL, NULL); }

@@ -34,42 +34,50 @@ static struct vk_env *open_envs;
 enum vk_status vk_env_status(int rc)
 {
 	switch (rc) {
-	case MDB_SUCCESS: return VK_OK;
+	case MDB_SUCCESS:
+		return VK_OK;
 	case MDB_NOTFOUND:
-	case ENOENT: return VK_E_NOT_FOUND;
-	case MDB_KEYEXIST: return VK_E_EXISTS;
+	case ENOENT:
+		return VK_E_NOT_FOUND;
+	case MDB_KEYEXIST:
+		return VK_E_EXISTS;
 	case MDB_MAP_FULL:
 	case MDB_TXN_FULL:
 	case ENOSPC:
 	case EDQUOT:
-	case EFBIG: return VK_E_NO_SPACE;
-	case ENOMEM: return VK_E_NOMEM;
+	case EFBIG:
+		return VK_E_NO_SPACE;
+	case ENOMEM:
+		return VK_E_NOMEM;
 	case MDB_READERS_FULL:
 	case EAGAIN:
-	case EBUSY: return VK_E_BUSY;
+	case EBUSY:
+		return VK_E_BUSY;
 	case MDB_CORRUPTED:
 	case MDB_PAGE_NOTFOUND:
 	case MDB_INVALID:
-	case MDB_VERSION_MISMATCH: return VK_E_CORRUPT;
-	default: return VK_E_IO;
+	case MDB_VERSION_MISMATCH:
+		return VK_E_CORRUPT;
+	default:
+		return VK_E_IO;
 	}
 }
 
 bool vk_fs_is_refused(const char *path)
 {
 	static const uint32_t network[] = {
-		0x6969,     /* NFS */
-		0x517B,     /* SMB */
-		0xFF534D42, /* CIFS */
-		0xFE534D42, /* SMB2 */
-		0x65735546, /* FUSE */
-		0x01021997, /* 9P */
-		0x00C36400, /* Ceph */
-		0x0BD00BD0, /* Lustre */
-		0x5346414F, /* AFS */
-		0x73757245, /* Coda */
-		0x47504653, /* GPFS */
-		0x01161970, /* GFS2 */
+	    0x6969,	/* NFS */
+	    0x517B,	/* SMB */
+	    0xFF534D42, /* CIFS */
+	    0xFE534D42, /* SMB2 */
+	    0x65735546, /* FUSE */
+	    0x01021997, /* 9P */
+	    0x00C36400, /* Ceph */
+	    0x0BD00BD0, /* Lustre */
+	    0x5346414F, /* AFS */
+	    0x73757245, /* Coda */
+	    0x47504653, /* GPFS */
+	    0x01161970, /* GFS2 */
 	};
 	const char *allow = getenv("VECKEEP_ALLOW_NETWORK_FS");
 	struct statfs fs;
@@ -98,7 +106,8 @@ static enum vk_status claim(struct vk_env *env, struct vk_error *err)
 		open_envs = env;
 	}
 	pthread_mutex_unlock(&open_lock);
-	return result ? vk_fail(err, result, "%s is open already in this process", env->path) : VK_OK;
+	return result ? vk_fail(err, result, "%s is open already in this process", env->path)
+		      : VK_OK;
 }
 
 static void unclaim(struct vk_env *env)
@@ -195,7 +204,8 @@ enum vk_status vk_env_open(const char *path, const struct vk_env_opts *opts, str
 	enum vk_status st = VK_OK;
 	if (snprintf(env->path, sizeof env->path, "%s", path) >= (int)sizeof env->path)
 		st = vk_fail(err, VK_E_INVALID, "path too long: %.64s...", path);
-	if (!st && !opts->read_only && !opts->single_file && mkdir(path, 0700) != 0 && errno != EEXIST)
+	if (!st && !opts->read_only && !opts->single_file && mkdir(path, 0700) != 0 &&
+	    errno != EEXIST)
 		st = vk_fail(err, VK_E_IO, "mkdir %s: %s", path, strerror(errno));
 	if (!st && vk_fs_is_refused(path))
 		st = vk_fail(err, VK_E_INVALID,
@@ -334,9 +344,11 @@ enum vk_status vk_env_grow(struct vk_env *env)
 {
 	if (env->opts.map_bytes || !env->mdb) return VK_E_NO_SPACE;
 	if (!shut_gate(env, GROW_WAIT_MS)) return VK_E_NO_SPACE;
-	/* mdb_env_set_mapsize() lets the old map go before it knows that the new one fits: ask first. */
+	/* mdb_env_set_mapsize() lets the old map go before it knows that the new one fits: ask
+	 * first. */
 	uint64_t want = env->map_bytes * 2;
-	void *room = mmap(NULL, want, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *room =
+	    mmap(NULL, want, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int rc = room == MAP_FAILED ? ENOMEM : 0;
 	if (!rc) {
 		munmap(room, want);

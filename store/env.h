@@ -33,7 +33,7 @@ struct vk_env_opts {
 	uint64_t map_bytes; /* 0: VK_ENV_MAP_BYTES, halved until it opens, may grow; else fixed */
 	bool no_meta_sync;  /* the last commit may be lost in a power cut, none is torn */
 	bool read_only;
-	bool single_file;   /* path is the data file itself, nobody else has it open: no locks */
+	bool single_file; /* path is the data file itself, nobody else has it open: no locks */
 	const char *const *tables; /* named tables, made when missing; index = enum of the owner */
 	size_t tables_n;
 };
@@ -49,19 +49,19 @@ struct vk_env {
 	MDB_dbi dbi[VK_ENV_TABLES_MAX];
 	struct vk_env_opts opts;
 	char path[4096];
-	void *owner;                /* whoever opened it; not used here */
-	uint64_t dev, ino;          /* who else has it open in this process */
+	void *owner;	   /* whoever opened it; not used here */
+	uint64_t dev, ino; /* who else has it open in this process */
 	struct vk_env *next_open;
 	uint64_t map_bytes;
-	uint64_t reserved_bytes;    /* of the file; the writer's own */
+	uint64_t reserved_bytes; /* of the file; the writer's own */
 	uint32_t page_size;
 
-	pthread_mutex_t lock;       /* all below */
+	pthread_mutex_t lock; /* all below */
 	pthread_cond_t changed;
-	struct vk_env_read *idle;   /* stack of reset transactions */
-	unsigned active;            /* readers between begin and end */
-	unsigned pinned;            /* copies that run: no growing meanwhile */
-	bool gate_shut;             /* new readers wait */
+	struct vk_env_read *idle; /* stack of reset transactions */
+	unsigned active;	  /* readers between begin and end */
+	unsigned pinned;	  /* copies that run: no growing meanwhile */
+	bool gate_shut;		  /* new readers wait */
 };
 
 /* A table is missing in a read-only environment: VK_E_NOT_FOUND, as for no environment at all. */

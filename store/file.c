@@ -73,12 +73,10 @@ static void remove_files(const char *path, int depth)
 	rmdir(path);
 }
 
-void vk_dir_remove(const char *path)
-{
-	remove_files(path, 1);
-}
+void vk_dir_remove(const char *path) { remove_files(path, 1); }
 
-enum vk_status vk_fd_write(int fd, const void *bytes, size_t n, const char *path, struct vk_error *err)
+enum vk_status vk_fd_write(int fd, const void *bytes, size_t n, const char *path,
+			   struct vk_error *err)
 {
 	const char *p = bytes;
 	while (n) {
@@ -129,8 +127,8 @@ enum vk_status vk_file_read(const char *path, struct vk_buf *b, struct vk_error 
 }
 
 /* Reads src to its end, hashes, and writes to fd when it is not -1. */
-static enum vk_status pump(const char *src, int fd, const char *dst, uint8_t sha256[VK_SHA256_SIZE], uint64_t *bytes,
-			   struct vk_error *err)
+static enum vk_status pump(const char *src, int fd, const char *dst, uint8_t sha256[VK_SHA256_SIZE],
+			   uint64_t *bytes, struct vk_error *err)
 {
 	struct vk_sha256 s;
 	char *chunk = malloc(CHUNK);

@@ -151,7 +151,4 @@ bool vk_journal_settle_empty(struct vk_journal *j, int segment)
 	return false;
 }
 
-void vk_journal_settle_end(struct vk_journal *j, int segment)
-{
-	j->seg[segment].size = 0;
-}
+void vk_journal_settle_end(struct vk_journal *j, int segment) { j->seg[segment].size = 0; }

@@ -8,10 +8,7 @@
 
 #define PUT_FIXED (VK_CACHE_KEY_SIZE + 32)
 
-static void put_f32(uint8_t *p, float v)
-{
-	memcpy(p, &v, 4);
-}
+static void put_f32(uint8_t *p, float v) { memcpy(p, &v, 4); }
 
 static float get_f32(const uint8_t *p)
 {
@@ -101,8 +98,8 @@ static uint32_t entry_crc(uint32_t payload_crc, size_t payload_n, uint64_t salt,
 	return vk_crc32c(cpu, 0, b, sizeof b);
 }
 
-void vk_entry_seal(uint8_t *entry, size_t entry_n, uint32_t payload_crc, uint64_t salt, uint64_t seq,
-		   enum vk_cpu_level cpu)
+void vk_entry_seal(uint8_t *entry, size_t entry_n, uint32_t payload_crc, uint64_t salt,
+		   uint64_t seq, enum vk_cpu_level cpu)
 {
 	size_t payload_n = entry_n - VK_ENTRY_HEAD_SIZE;
 	vk_put_u32le(entry, (uint32_t)payload_n);
@@ -110,7 +107,8 @@ void vk_entry_seal(uint8_t *entry, size_t entry_n, uint32_t payload_crc, uint64_
 	vk_put_u64le(entry + 8, seq);
 }
 
-size_t vk_entry_check(const void *bytes, size_t n, uint64_t salt, uint64_t seq, enum vk_cpu_level cpu)
+size_t vk_entry_check(const void *bytes, size_t n, uint64_t salt, uint64_t seq,
+		      enum vk_cpu_level cpu)
 {
 	const uint8_t *p = bytes;
 	if (n < VK_ENTRY_HEAD_SIZE + 4) return 0;
@@ -118,7 +116,8 @@ size_t vk_entry_check(const void *bytes, size_t n, uint64_t salt, uint64_t seq, 
 	if (entry_n > n || entry_n > VK_ENTRY_MAX || payload_n < 4) return 0;
 	if (vk_get_u64le(p + 8) != seq) return 0;
 	uint32_t payload_crc = vk_entry_payload_crc(p, entry_n, cpu);
-	return entry_crc(payload_crc, payload_n, salt, seq, cpu) == vk_get_u32le(p + 4) ? entry_n : 0;
+	return entry_crc(payload_crc, payload_n, salt, seq, cpu) == vk_get_u32le(p + 4) ? entry_n
+											: 0;
 }
 
 bool vk_entry_walk_start(struct vk_entry_walk *w, const uint8_t *entry, size_t entry_n)
@@ -136,14 +135,14 @@ bool vk_entry_walk_next(struct vk_entry_walk *w, struct vk_entry_put *put)
 	memcpy(put->key.b, w->p, VK_CACHE_KEY_SIZE);
 	const uint8_t *p = w->p + VK_CACHE_KEY_SIZE;
 	put->meta = (struct vk_cache_meta){
-		.flags = (uint16_t)(p[0] | p[1] << 8),
-		.role = p[2],
-		.dims = vk_get_u32le(p + 4),
-		.input_len = vk_get_u32le(p + 8),
-		.tokens = vk_get_u32le(p + 12),
-		.created_ms = (int64_t)vk_get_u64le(p + 16),
-		.provider = vk_get_u32le(p + 24),
-		.norm = get_f32(p + 28),
+	    .flags = (uint16_t)(p[0] | p[1] << 8),
+	    .role = p[2],
+	    .dims = vk_get_u32le(p + 4),
+	    .input_len = vk_get_u32le(p + 8),
+	    .tokens = vk_get_u32le(p + 12),
+	    .created_ms = (int64_t)vk_get_u64le(p + 16),
+	    .provider = vk_get_u32le(p + 24),
+	    .norm = get_f32(p + 28),
 	};
 	unsigned has_provenance = p[3];
 	p += 32;

@@ -80,12 +80,12 @@
 #define VK_ROW_INLINE_MAX 768
 
 struct vk_row_split {
-	uint32_t pages;                   /* whole-page pieces; the last may be short */
-	uint32_t page_n;                  /* bytes of a full one */
-	uint32_t last_page_n;             /* bytes of the last one */
-	uint32_t part_n[VK_ROW_CLASSES];  /* bytes of each part, 0: none */
+	uint32_t pages;			 /* whole-page pieces; the last may be short */
+	uint32_t page_n;		 /* bytes of a full one */
+	uint32_t last_page_n;		 /* bytes of the last one */
+	uint32_t part_n[VK_ROW_CLASSES]; /* bytes of each part, 0: none */
 	uint32_t inline_n;
-	uint32_t cost;                    /* estimate of bytes on disk, head included */
+	uint32_t cost; /* estimate of bytes on disk, head included */
 };
 /* The cheapest split of a row of row_n bytes with this page size of LMDB's. */
 void vk_row_split_choose(struct vk_row_split *s, uint32_t row_n, uint32_t page_size);
@@ -94,12 +94,12 @@ struct vk_row_head {
 	struct vk_cache_meta meta;
 	uint32_t row_crc;
 	uint32_t pages;
-	uint64_t page_id;                   /* first; 48 bits */
+	uint64_t page_id; /* first; 48 bits */
 	bool part_set[VK_ROW_CLASSES];
-	uint64_t part_id[VK_ROW_CLASSES];   /* 48 bits */
+	uint64_t part_id[VK_ROW_CLASSES]; /* 48 bits */
 	uint32_t provenances;
 	uint8_t provenance[VK_PROVENANCES_MAX][VK_PROVENANCE_SIZE];
-	const uint8_t *inline_p;            /* borrowed */
+	const uint8_t *inline_p; /* borrowed */
 	uint32_t inline_n;
 };
 #define VK_ROW_HEAD_MAX                                                                            \
@@ -123,7 +123,8 @@ struct vk_totals {
 	uint64_t row_bytes, journal_seq;
 };
 #define VK_TOTALS_SIZE 24
-void vk_totals_encode(uint8_t dst[VK_TOTALS_SIZE], const struct vk_totals *t, enum vk_cpu_level cpu);
+void vk_totals_encode(uint8_t dst[VK_TOTALS_SIZE], const struct vk_totals *t,
+		      enum vk_cpu_level cpu);
 bool vk_totals_decode(struct vk_totals *t, const void *p, size_t n, enum vk_cpu_level cpu);
 
 /* The journal. */
@@ -145,8 +146,8 @@ size_t vk_entry_size(const struct vk_cache_put *puts, size_t n);
 /* Fills all but the head; seal() adds the head once the journal has given the seq. */
 void vk_entry_encode(uint8_t *dst, const struct vk_cache_put *puts, size_t n);
 uint32_t vk_entry_payload_crc(const uint8_t *entry, size_t entry_n, enum vk_cpu_level cpu);
-void vk_entry_seal(uint8_t *entry, size_t entry_n, uint32_t payload_crc, uint64_t salt, uint64_t seq,
-		   enum vk_cpu_level cpu);
+void vk_entry_seal(uint8_t *entry, size_t entry_n, uint32_t payload_crc, uint64_t salt,
+		   uint64_t seq, enum vk_cpu_level cpu);
 /* The entry at p: its whole size, or 0 when there is none that checks and has this seq. */
 size_t vk_entry_check(const void *p, size_t n, uint64_t salt, uint64_t seq, enum vk_cpu_level cpu);
 
@@ -154,7 +155,7 @@ size_t vk_entry_check(const void *p, size_t n, uint64_t salt, uint64_t seq, enum
 struct vk_entry_put {
 	struct vk_cache_key key;
 	struct vk_cache_meta meta;
-	const uint8_t *row; /* meta.dims * 4 bytes */
+	const uint8_t *row;	   /* meta.dims * 4 bytes */
 	const uint8_t *provenance; /* 16 bytes or NULL */
 };
 struct vk_entry_walk {

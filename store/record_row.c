@@ -5,7 +5,8 @@
 #include "simd/crc32c.h"
 #include "store/record.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are stored as the machine has them");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+	       "rows are stored as the machine has them");
 
 #define HEAD_FIXED 44
 #define ID_SIZE 6
@@ -47,7 +48,8 @@ static bool try_split(struct vk_row_split *s, uint32_t row_n, uint32_t page_size
 		left -= s->last_page_n;
 		s->cost += page_size + PAGE_REF_COST + LOOKUP_COST;
 	}
-	/* A short piece must still get a page of its own, else it would sit among the references. */
+	/* A short piece must still get a page of its own, else it would sit among the references.
+	 */
 	if (pages && s->last_page_n <= part_max(page_size, 0)) return false;
 	for (unsigned c = 0; c < VK_ROW_CLASSES; c++) {
 		if (!(classes >> c & 1)) continue;
@@ -91,10 +93,7 @@ static uint64_t get_id(const uint8_t *p)
 	return (uint64_t)vk_get_u32le(p) | (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40;
 }
 
-static void put_f32(uint8_t *p, float v)
-{
-	memcpy(p, &v, 4);
-}
+static void put_f32(uint8_t *p, float v) { memcpy(p, &v, 4); }
 
 static float get_f32(const uint8_t *p)
 {
@@ -149,14 +148,14 @@ bool vk_row_head_decode(struct vk_row_head *h, const struct vk_cache_key *key, c
 	if (vk_crc32c(cpu, crc, p, n - 4) != vk_get_u32le(p + n - 4)) return false;
 
 	h->meta = (struct vk_cache_meta){
-		.flags = (uint16_t)(p[4] | p[5] << 8),
-		.role = p[6],
-		.dims = vk_get_u32le(p + 8),
-		.input_len = vk_get_u32le(p + 12),
-		.tokens = vk_get_u32le(p + 16),
-		.created_ms = (int64_t)vk_get_u64le(p + 20),
-		.provider = vk_get_u32le(p + 28),
-		.norm = get_f32(p + 32),
+	    .flags = (uint16_t)(p[4] | p[5] << 8),
+	    .role = p[6],
+	    .dims = vk_get_u32le(p + 8),
+	    .input_len = vk_get_u32le(p + 12),
+	    .tokens = vk_get_u32le(p + 16),
+	    .created_ms = (int64_t)vk_get_u64le(p + 20),
+	    .provider = vk_get_u32le(p + 28),
+	    .norm = get_f32(p + 32),
 	};
 	h->row_crc = vk_get_u32le(p + 36);
 	h->pages = p[40];
@@ -166,8 +165,8 @@ bool vk_row_head_decode(struct vk_row_head *h, const struct vk_cache_key *key, c
 	    h->provenances > VK_PROVENANCES_MAX)
 		return false;
 
-	size_t fixed = HEAD_FIXED + 4 + (h->pages ? ID_SIZE : 0) +
-		       (size_t)h->provenances * VK_PROVENANCE_SIZE;
+	size_t fixed =
+	    HEAD_FIXED + 4 + (h->pages ? ID_SIZE : 0) + (size_t)h->provenances * VK_PROVENANCE_SIZE;
 	for (unsigned c = 0; c < VK_ROW_CLASSES; c++) fixed += (parts >> c & 1) * ID_SIZE;
 	if (h->meta.flags & VK_CACHE_ENCRYPTED) fixed += SEAL_SIZE;
 	if (n < fixed || n - fixed > VK_ROW_INLINE_MAX) return false;
@@ -239,12 +238,6 @@ void vk_cache_key_set(struct vk_cache_key *k, uint32_t pool, const uint8_t tag[V
 	memcpy(k->b + 24, id, VK_CACHE_ID_SIZE);
 }
 
-uint32_t vk_cache_key_pool(const struct vk_cache_key *k)
-{
-	return vk_get_u32be(k->b);
-}
+uint32_t vk_cache_key_pool(const struct vk_cache_key *k) { return vk_get_u32be(k->b); }
 
-uint32_t vk_cache_key_space(const struct vk_cache_key *k)
-{
-	return vk_get_u32be(k->b + 20);
-}
+uint32_t vk_cache_key_space(const struct vk_cache_key *k) { return vk_get_u32be(k->b + 20); }

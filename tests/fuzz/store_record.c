@@ -45,9 +45,11 @@ static void journal(uint8_t *p, size_t n, int mend)
 	for (uint64_t seq = head.first_seq;; seq++) {
 		size_t left = n - at;
 		if (mend && left > VK_ENTRY_HEAD_SIZE + 4) {
-			size_t entry_n = VK_ENTRY_HEAD_SIZE + vk_get_u32le(p + at) % (left - VK_ENTRY_HEAD_SIZE);
+			size_t entry_n =
+			    VK_ENTRY_HEAD_SIZE + vk_get_u32le(p + at) % (left - VK_ENTRY_HEAD_SIZE);
 			if (entry_n < VK_ENTRY_HEAD_SIZE + 4) break;
-			vk_entry_seal(p + at, entry_n, vk_entry_payload_crc(p + at, entry_n, VK_CPU_SCALAR),
+			vk_entry_seal(p + at, entry_n,
+				      vk_entry_payload_crc(p + at, entry_n, VK_CPU_SCALAR),
 				      head.salt, seq, VK_CPU_SCALAR);
 		}
 		size_t entry_n = vk_entry_check(p + at, left, head.salt, seq, VK_CPU_SCALAR);
@@ -74,9 +76,11 @@ static void catalog_record(uint8_t *p, size_t n, int mend)
 	struct vk_bytes b = {(const char *)p, n};
 	volatile uint8_t sum = 0;
 	if (mend) seal(p, n, 0);
-	if (vk_rec_pool_decode(&pool, b)) assert(pool.secrets >= 1 && pool.secrets <= VK_POOL_SECRETS_MAX);
+	if (vk_rec_pool_decode(&pool, b))
+		assert(pool.secrets >= 1 && pool.secrets <= VK_POOL_SECRETS_MAX);
 	if (vk_rec_canary_decode(&canary, b))
-		for (size_t i = 0; i < (size_t)canary.n * canary.dims * 4; i++) sum ^= canary.rows[i];
+		for (size_t i = 0; i < (size_t)canary.n * canary.dims * 4; i++)
+			sum ^= canary.rows[i];
 	vk_rec_usage_decode(&usage, b);
 	vk_totals_decode(&totals, p, n, VK_CPU_SCALAR);
 	vk_provenance_decode(&key, 1, p, n);
@@ -91,9 +95,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(p, data + 1, size - 1);
 	int mend = data[0] >> 7;
 	switch (data[0] & 3) {
-	case 0: row_head(p, size - 1, mend); break;
-	case 1: journal(p, size - 1, mend); break;
-	default: catalog_record(p, size - 1, mend); break;
+	case 0:
+		row_head(p, size - 1, mend);
+		break;
+	case 1:
+		journal(p, size - 1, mend);
+		break;
+	default:
+		catalog_record(p, size - 1, mend);
+		break;
 	}
 	free(p);
 	return 0;

@@ -82,7 +82,8 @@ static void *put_on(void *arg)
 		if (n % 200 == 0 && vk_catalog_intern(p->h->catalog, VK_NAME_SPACE,
 						      (struct vk_bytes){name, (size_t)len}, &id))
 			p->failed = true;
-		if (put_one(p->h->cache, 1, (uint32_t)(n / 200 + 1), n, DIMS, NULL, NULL)) p->failed = true;
+		if (put_one(p->h->cache, 1, (uint32_t)(n / 200 + 1), n, DIMS, NULL, NULL))
+			p->failed = true;
 		p->acked = n + 1;
 		if (n % 4 == 3) usleep(1000); /* slow machines must finish, too */
 	}
@@ -121,7 +122,8 @@ static void test_backup_under_load_has_every_acked_row(void **state)
 	for (int i = 0; i < ROUNDS; i++) {
 		usleep(10000);
 		uint64_t acked = p.acked;
-		if (vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err)) fail_msg("%s", err.text);
+		if (vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err))
+			fail_msg("%s", err.text);
 		if (vk_backup_restore(h.copy, h.back, &err)) fail_msg("%s", err.text);
 		check_restored(h.back, acked);
 		vk_dir_remove(h.copy);
@@ -153,7 +155,10 @@ static void test_restore_of_a_damaged_backup_leaves_nothing(void **state)
 	static const struct {
 		const char *name;
 		off_t at;
-	} damage[] = {{"cache.mdb", 9000}, {"catalog.mdb", 4100}, {"FORMAT", 3}, {"manifest.json", 5},
+	} damage[] = {{"cache.mdb", 9000},
+		      {"catalog.mdb", 4100},
+		      {"FORMAT", 3},
+		      {"manifest.json", 5},
 		      {"cache.mdb", 40}};
 	struct home h;
 	struct vk_error err;
@@ -186,9 +191,11 @@ static void test_backup_and_restore_overwrite_nothing(void **state)
 	struct home h;
 	struct vk_error err;
 	make_home(&h);
-	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.data, NULL, &err), VK_E_EXISTS);
+	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.data, NULL, &err),
+			 VK_E_EXISTS);
 	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err), VK_OK);
-	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err), VK_E_EXISTS);
+	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err),
+			 VK_E_EXISTS);
 	assert_int_equal(vk_backup_restore(h.copy, h.data, &err), VK_E_BUSY); /* it is in use */
 	close_home(&h);
 	assert_int_equal(vk_backup_restore(h.copy, h.data, &err), VK_E_EXISTS);
@@ -212,7 +219,8 @@ static void test_backup_keeps_its_pace_and_reports(void **state)
 	make_home(&h);
 	for (uint64_t n = 0; n < 500; n++)
 		assert_int_equal(put_one(h.cache, 1, 1, n, DIMS, NULL, NULL), VK_OK);
-	struct vk_backup_opts opts = {.bytes_per_s = 4 << 20, .progress = on_progress, .arg = &done};
+	struct vk_backup_opts opts = {
+	    .bytes_per_s = 4 << 20, .progress = on_progress, .arg = &done};
 	uint64_t start_ms = vk_mono_ms();
 	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, &opts, &err), VK_OK);
 	uint64_t took_ms = vk_mono_ms() - start_ms;
@@ -226,10 +234,10 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_OFF);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_backup_under_load_has_every_acked_row),
-		cmocka_unit_test(test_restore_of_a_damaged_backup_leaves_nothing),
-		cmocka_unit_test(test_backup_and_restore_overwrite_nothing),
-		cmocka_unit_test(test_backup_keeps_its_pace_and_reports),
+	    cmocka_unit_test(test_backup_under_load_has_every_acked_row),
+	    cmocka_unit_test(test_restore_of_a_damaged_backup_leaves_nothing),
+	    cmocka_unit_test(test_backup_and_restore_overwrite_nothing),
+	    cmocka_unit_test(test_backup_keeps_its_pace_and_reports),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,8 @@ struct model {
 
 static const uint32_t dims_list[] = {1, 3, 100, 384, 505, 768, 1024, 1536, 3072, 4096};
 
-static struct cell *cell_at(struct model *m, uint64_t r, uint32_t *pool, uint32_t *space, uint32_t *k)
+static struct cell *cell_at(struct model *m, uint64_t r, uint32_t *pool, uint32_t *space,
+			    uint32_t *k)
 {
 	*pool = (uint32_t)(r % POOLS);
 	*space = (uint32_t)(r / 8 % SPACES);
@@ -35,7 +36,8 @@ static struct cell *cell_at(struct model *m, uint64_t r, uint32_t *pool, uint32_
 
 static void model_put(struct vk_cachedb *db, struct model *m, uint64_t r, uint64_t step)
 {
-	uint32_t pool, space, k, dims = dims_list[(r >> 40) % (sizeof dims_list / sizeof *dims_list)];
+	uint32_t pool, space, k,
+	    dims = dims_list[(r >> 40) % (sizeof dims_list / sizeof *dims_list)];
 	struct cell *c = cell_at(m, r, &pool, &space, &k);
 	float *row = malloc(dims * sizeof *row);
 	struct vk_cache_put put = {.meta = meta_of(dims, step), .row = row};
@@ -80,10 +82,11 @@ static void model_purge(struct vk_cachedb *db, struct model *m, uint64_t r)
 	memcpy(tag[0], vk_cache_key_tag(&key), VK_CACHE_TAG_SIZE);
 	unsigned kind = r >> 32 & 7;
 	if (kind < 6) { /* one text: all its spaces go */
-		f = (struct vk_cachedb_filter){.pool_set = true, .pool = pool + 1, .tags = tag, .tags_n = 1};
+		f = (struct vk_cachedb_filter){
+		    .pool_set = true, .pool = pool + 1, .tags = tag, .tags_n = 1};
 	} else if (kind == 6) {
-		f = (struct vk_cachedb_filter){.space_set = true, .space = space + 1, .pool_set = true,
-					       .pool = pool + 1};
+		f = (struct vk_cachedb_filter){
+		    .space_set = true, .space = space + 1, .pool_set = true, .pool = pool + 1};
 	} else {
 		f = (struct vk_cachedb_filter){.older_than_ms = (int64_t)(r >> 20 & 1023)};
 	}
@@ -97,7 +100,8 @@ static void model_purge(struct vk_cachedb *db, struct model *m, uint64_t r)
 				if (f.pool_set && p != pool) continue;
 				if (f.space_set && s != space) continue;
 				if (f.tags_n && i != k) continue;
-				if (f.older_than_ms && meta_of(1, c->n).created_ms >= f.older_than_ms)
+				if (f.older_than_ms &&
+				    meta_of(1, c->n).created_ms >= f.older_than_ms)
 					continue;
 				rows++;
 				bytes += c->dims * 4;
@@ -447,7 +451,8 @@ static void test_cachedb_threads_put_and_get(void **state)
 	temp_make(&t);
 	struct vk_cachedb *db = must_open(t.path, NULL);
 	for (int i = 0; i < 4; i++) {
-		p[i] = (struct putter){.db = db, .from = (uint64_t)i * 400,
+		p[i] = (struct putter){.db = db,
+				       .from = (uint64_t)i * 400,
 				       .called = {.lock = PTHREAD_MUTEX_INITIALIZER,
 						  .changed = PTHREAD_COND_INITIALIZER}};
 		assert_int_equal(pthread_create(&thread[i], NULL, put_many, &p[i]), 0);
@@ -472,14 +477,14 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_ERROR);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cachedb_random_ops_match_model),
-		cmocka_unit_test(test_cachedb_committed_row_is_read),
-		cmocka_unit_test(test_cachedb_bad_put_is_refused),
-		cmocka_unit_test(test_cachedb_largest_row_comes_back),
-		cmocka_unit_test(test_cachedb_second_open_in_process_is_busy),
-		cmocka_unit_test(test_cachedb_provenance_goes_with_its_row),
-		cmocka_unit_test(test_cachedb_damaged_record_is_a_miss_and_heals),
-		cmocka_unit_test(test_cachedb_threads_put_and_get),
+	    cmocka_unit_test(test_cachedb_random_ops_match_model),
+	    cmocka_unit_test(test_cachedb_committed_row_is_read),
+	    cmocka_unit_test(test_cachedb_bad_put_is_refused),
+	    cmocka_unit_test(test_cachedb_largest_row_comes_back),
+	    cmocka_unit_test(test_cachedb_second_open_in_process_is_busy),
+	    cmocka_unit_test(test_cachedb_provenance_goes_with_its_row),
+	    cmocka_unit_test(test_cachedb_damaged_record_is_a_miss_and_heals),
+	    cmocka_unit_test(test_cachedb_threads_put_and_get),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,7 +85,8 @@ static void test_catalog_random_commits_match_model(void **state)
 			uint64_t k = vk_rng(&rng) % KEYS, v = vk_rng(&rng);
 			bool del = v % 4 == 0;
 			vk_put_u64le(values[i], v);
-			ops[i] = (struct vk_catalog_op){VK_TABLE_META, key_text(keys[i], k),
+			ops[i] = (struct vk_catalog_op){VK_TABLE_META,
+							key_text(keys[i], k),
 							{del ? NULL : (const char *)values[i], 8}};
 			if (bad) continue;
 			m.there[k] = !del;
@@ -123,14 +124,15 @@ static void test_catalog_scan_takes_a_prefix_and_stops(void **state)
 	temp_make(&t);
 	struct vk_catalog *c = must_open_catalog(t.path, false);
 	struct vk_catalog_op ops[] = {
-		{VK_TABLE_USAGE, VK_LIT("2026-11-22\0a"), VK_LIT("1")},
-		{VK_TABLE_USAGE, VK_LIT("2026-11-22\0b"), VK_LIT("2")},
-		{VK_TABLE_USAGE, VK_LIT("2026-11-22\0c"), VK_LIT("")},
-		{VK_TABLE_USAGE, VK_LIT("2026-11-23\0a"), VK_LIT("4")},
+	    {VK_TABLE_USAGE, VK_LIT("2026-11-22\0a"), VK_LIT("1")},
+	    {VK_TABLE_USAGE, VK_LIT("2026-11-22\0b"), VK_LIT("2")},
+	    {VK_TABLE_USAGE, VK_LIT("2026-11-22\0c"), VK_LIT("")},
+	    {VK_TABLE_USAGE, VK_LIT("2026-11-23\0a"), VK_LIT("4")},
 	};
 	assert_int_equal(vk_catalog_commit(c, ops, 4), VK_OK);
 	int n = 0;
-	assert_int_equal(vk_catalog_scan(c, VK_TABLE_USAGE, VK_LIT("2026-11-23"), count, &n), VK_OK);
+	assert_int_equal(vk_catalog_scan(c, VK_TABLE_USAGE, VK_LIT("2026-11-23"), count, &n),
+			 VK_OK);
 	assert_int_equal(n, 1);
 	n = 0;
 	assert_int_equal(vk_catalog_scan(c, VK_TABLE_USAGE, VK_LIT(""), count, &n), VK_OK);
@@ -204,7 +206,8 @@ static void test_catalog_names_are_given_once(void **state)
 	memset(longest, 'x', sizeof longest);
 	assert_int_equal(vk_catalog_intern(c, VK_NAME_SPACE, (struct vk_bytes){longest, 511}, &id),
 			 VK_E_INVALID);
-	assert_int_equal(vk_catalog_intern(c, VK_NAME_SPACE, (struct vk_bytes){longest, 510}, &id), VK_OK);
+	assert_int_equal(vk_catalog_intern(c, VK_NAME_SPACE, (struct vk_bytes){longest, 510}, &id),
+			 VK_OK);
 	vk_catalog_close(c);
 	temp_free(&t);
 }
@@ -228,10 +231,10 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_OFF);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_catalog_random_commits_match_model),
-		cmocka_unit_test(test_catalog_scan_takes_a_prefix_and_stops),
-		cmocka_unit_test(test_catalog_names_are_given_once),
-		cmocka_unit_test(test_catalog_read_only_of_nothing_is_not_found),
+	    cmocka_unit_test(test_catalog_random_commits_match_model),
+	    cmocka_unit_test(test_catalog_scan_takes_a_prefix_and_stops),
+	    cmocka_unit_test(test_catalog_names_are_given_once),
+	    cmocka_unit_test(test_catalog_read_only_of_nothing_is_not_found),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,8 @@
  * purged, LMDB opens without repair, and a torn or damaged journal tail costs its own entry only.
  * Method: a child process puts and purges and notes its promises in shared memory; the parent
  * kills it after a random time, opens and compares; many rounds over one directory. Journals cut
- * and flipped at every byte are replayed through the same door. VK_CRASH_ROUNDS sets how many kills.
+ * and flipped at every byte are replayed through the same door. VK_CRASH_ROUNDS sets how many
+ * kills.
  */
 #include "tests/store/util.h"
 
@@ -59,7 +60,8 @@ static void child(const char *dir, struct shared *sh)
 		sh->next = n + 1;
 		if (put_one(db, 1, 1, n, dims_of(n), NULL, NULL)) sh->failed = true;
 		sh->row[n] = PUT;
-		if (n % PURGE_EVERY == PURGE_EVERY - 1 && sh->row[n - 20] == PUT) purge_row(db, sh, n - 20);
+		if (n % PURGE_EVERY == PURGE_EVERY - 1 && sh->row[n - 20] == PUT)
+			purge_row(db, sh, n - 20);
 	}
 	_exit(0);
 }
@@ -71,7 +73,8 @@ static void check_rows(const char *dir, struct shared *sh, uint64_t from)
 		enum vk_status st = get_one(db, 1, 1, n, dims_of(n));
 		assert_true(st == VK_OK || st == VK_E_NOT_FOUND);
 		if (sh->row[n] == PUT && st) fail_msg("row %llu was lost", (unsigned long long)n);
-		if (sh->row[n] == PURGED && !st) fail_msg("row %llu came back", (unsigned long long)n);
+		if (sh->row[n] == PURGED && !st)
+			fail_msg("row %llu came back", (unsigned long long)n);
 	}
 	struct vk_cachedb_stats s;
 	vk_cachedb_stats(db, &s);
@@ -86,7 +89,8 @@ static void test_crash_kill_loses_no_put_and_no_purge(void **state)
 	const char *rounds_text = getenv("VK_CRASH_ROUNDS");
 	int rounds = rounds_text ? atoi(rounds_text) : 120, replayed = 0;
 	uint64_t rng = test_seed("crash_kill");
-	struct shared *sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *sh =
+	    mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(sh, MAP_FAILED);
 	temp_make(&t);
 	for (int i = 0; i < rounds; i++) {
@@ -126,15 +130,16 @@ static size_t make_journal(const char *dir, uint64_t first, size_t ends[ENTRIES]
 	for (uint64_t i = 0; i < ENTRIES; i++) {
 		float row[ENTRY_DIMS];
 		uint64_t seq;
-		struct vk_cache_put put = {.meta = meta_of(ENTRY_DIMS, i), .row = row,
-					   .has_provenance = i == 1};
+		struct vk_cache_put put = {
+		    .meta = meta_of(ENTRY_DIMS, i), .row = row, .has_provenance = i == 1};
 		key_of(&put.key, 1, 1, i);
 		row_of(row, ENTRY_DIMS, i);
 		size_t n = vk_entry_size(&put, 1);
 		uint8_t *entry = malloc(n);
 		vk_entry_encode(entry, &put, 1);
-		assert_int_equal(vk_journal_append(&j, entry, n, vk_entry_payload_crc(entry, n, cpu), &seq),
-				 VK_OK);
+		assert_int_equal(
+		    vk_journal_append(&j, entry, n, vk_entry_payload_crc(entry, n, cpu), &seq),
+		    VK_OK);
 		assert_int_equal(seq, first + i);
 		ends[i] = vk_journal_bytes(&j);
 		free(entry);
@@ -235,10 +240,12 @@ static void test_journal_left_behind_is_in_the_cache_after_open(void **state)
 	vk_cachedb_stats(db, &s);
 	assert_int_equal(s.rows, ENTRIES);
 	assert_int_equal(s.journal_bytes, 0);
-	for (uint64_t i = 0; i < ENTRIES; i++) assert_int_equal(get_one(db, 1, 1, i, ENTRY_DIMS), VK_OK);
+	for (uint64_t i = 0; i < ENTRIES; i++)
+		assert_int_equal(get_one(db, 1, 1, i, ENTRY_DIMS), VK_OK);
 	vk_cachedb_close(db);
 
-	/* The same entries again, under numbers that the cache has passed: a purge is not undone. */
+	/* The same entries again, under numbers that the cache has passed: a purge is not undone.
+	 */
 	db = must_open(t.path, NULL);
 	struct vk_cachedb_filter f = {.pool_set = true, .pool = 1};
 	struct vk_cachedb_purged out;
@@ -270,8 +277,8 @@ static void test_journal_swaps_segments_and_empties_them(void **state)
 	assert_int_equal(vk_cachedb_flush(db), VK_OK);
 	struct vk_cachedb_stats s;
 	vk_cachedb_stats(db, &s);
-	print_message("48 MB put, journal at most %llu bytes, %llu at rest\n", (unsigned long long)most,
-		      (unsigned long long)s.journal_bytes);
+	print_message("48 MB put, journal at most %llu bytes, %llu at rest\n",
+		      (unsigned long long)most, (unsigned long long)s.journal_bytes);
 	assert_true(s.journal_bytes < 2 << 20);
 	vk_cachedb_close(db);
 	temp_free(&t);
@@ -281,10 +288,10 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_ERROR);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_journal_cut_or_flipped_anywhere_keeps_what_is_before),
-		cmocka_unit_test(test_journal_left_behind_is_in_the_cache_after_open),
-		cmocka_unit_test(test_journal_swaps_segments_and_empties_them),
-		cmocka_unit_test(test_crash_kill_loses_no_put_and_no_purge),
+	    cmocka_unit_test(test_journal_cut_or_flipped_anywhere_keeps_what_is_before),
+	    cmocka_unit_test(test_journal_left_behind_is_in_the_cache_after_open),
+	    cmocka_unit_test(test_journal_swaps_segments_and_empties_them),
+	    cmocka_unit_test(test_crash_kill_loses_no_put_and_no_purge),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,12 +92,12 @@ static void test_datadir_other_formats_are_refused_with_advice(void **state)
 	static const struct {
 		const char *format, *says;
 	} cases[] = {
-		{"{\"veckeep\":2,\"lmdb\":\"0.9\",\"page_size\":4096}\n", "format 2"},
-		{"{\"veckeep\":1,\"lmdb\":\"1.0\",\"page_size\":4096}\n", "LMDB 1.0"},
-		{"{\"veckeep\":1,\"lmdb\":\"0.9\",\"page_size\":512}\n", "512"},
-		{"{\"veckeep\":1}\n", "damaged"},
-		{"veckeep 1\n", "damaged"},
-		{"", "damaged"},
+	    {"{\"veckeep\":2,\"lmdb\":\"0.9\",\"page_size\":4096}\n", "format 2"},
+	    {"{\"veckeep\":1,\"lmdb\":\"1.0\",\"page_size\":4096}\n", "LMDB 1.0"},
+	    {"{\"veckeep\":1,\"lmdb\":\"0.9\",\"page_size\":512}\n", "512"},
+	    {"{\"veckeep\":1}\n", "damaged"},
+	    {"veckeep 1\n", "damaged"},
+	    {"", "damaged"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct temp t;
@@ -167,11 +167,11 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_OFF);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_datadir_new_one_is_made_and_opens_again),
-		cmocka_unit_test(test_datadir_second_process_waits_or_names_the_holder),
-		cmocka_unit_test(test_datadir_other_formats_are_refused_with_advice),
-		cmocka_unit_test(test_datadir_of_somebody_else_is_left_alone),
-		cmocka_unit_test(test_datadir_many_start_at_once_one_at_a_time_holds_it),
+	    cmocka_unit_test(test_datadir_new_one_is_made_and_opens_again),
+	    cmocka_unit_test(test_datadir_second_process_waits_or_names_the_holder),
+	    cmocka_unit_test(test_datadir_other_formats_are_refused_with_advice),
+	    cmocka_unit_test(test_datadir_of_somebody_else_is_left_alone),
+	    cmocka_unit_test(test_datadir_many_start_at_once_one_at_a_time_holds_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,10 +39,7 @@ ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
 	}
 	return syscall(SYS_pwrite64, fd, p, n, at);
 }
-ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
-{
-	return pwrite64(fd, p, n, at);
-}
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return pwrite64(fd, p, n, at); }
 
 #define DIMS 512
 
@@ -103,7 +100,8 @@ static void test_nospace_map_full_stops_caching_until_purged(void **state)
 	assert_int_equal(last, VK_OK);
 	assert_int_equal(again, 100);
 	vk_cachedb_flush(db);
-	for (uint64_t i = 500000; i < 500100; i++) assert_int_equal(get_one(db, 1, 1, i, DIMS), VK_OK);
+	for (uint64_t i = 500000; i < 500100; i++)
+		assert_int_equal(get_one(db, 1, 1, i, DIMS), VK_OK);
 	vk_cachedb_stats(db, &s);
 	assert_false(s.full);
 	vk_cachedb_close(db);
@@ -119,7 +117,7 @@ static void test_nospace_budget_above_a_small_map_evicts_instead(void **state)
 	struct vk_cachedb_stats s;
 	temp_make(&t);
 	struct vk_cachedb *db = must_open(
-		t.path, &(struct vk_cachedb_opts){.map_bytes = 4 << 20, .budget_bytes = 64 << 20});
+	    t.path, &(struct vk_cachedb_opts){.map_bytes = 4 << 20, .budget_bytes = 64 << 20});
 	assert_int_equal(fill(db, 0, 5000, &o, &last), 5000);
 	vk_cachedb_flush(db);
 	vk_cachedb_stats(db, &s);
@@ -153,7 +151,9 @@ static int run_under_file_limit(const char *dir)
 	/* Tried again by itself after a while. */
 	for (int i = 0; i < 60; i++) {
 		last = put_one(db, 1, 1, 900000, DIMS, on_done, &o);
-		if (!last && vk_cachedb_flush(db) == VK_OK && get_one(db, 1, 1, 900000, DIMS) == VK_OK) break;
+		if (!last && vk_cachedb_flush(db) == VK_OK &&
+		    get_one(db, 1, 1, 900000, DIMS) == VK_OK)
+			break;
 		usleep(100000);
 	}
 	if (last) return 6;
@@ -193,7 +193,8 @@ static void check_broken(const char *dir, _Atomic int *fault, int code)
 	assert_int_equal(put_one(db, 1, 1, 100, DIMS, on_done, &o), VK_OK);
 	assert_int_equal(vk_cachedb_flush(db), VK_E_IO);
 	*fault = 0;
-	/* Nothing is written any more, though it would work again: nobody knows what the disk has. */
+	/* Nothing is written any more, though it would work again: nobody knows what the disk has.
+	 */
 	assert_int_equal(put_one(db, 1, 1, 101, DIMS, on_done, &o), VK_E_IO);
 	assert_int_equal(vk_cachedb_flush(db), VK_E_IO);
 	vk_cachedb_stats(db, &s);
@@ -234,11 +235,11 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_OFF);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nospace_map_full_stops_caching_until_purged),
-		cmocka_unit_test(test_nospace_budget_above_a_small_map_evicts_instead),
-		cmocka_unit_test(test_nospace_file_limit_stops_caching_and_lets_it_resume),
-		cmocka_unit_test(test_nospace_failed_sync_stops_writing_not_reading),
-		cmocka_unit_test(test_nospace_lmdb_panic_leaves_the_cache_readable),
+	    cmocka_unit_test(test_nospace_map_full_stops_caching_until_purged),
+	    cmocka_unit_test(test_nospace_budget_above_a_small_map_evicts_instead),
+	    cmocka_unit_test(test_nospace_file_limit_stops_caching_and_lets_it_resume),
+	    cmocka_unit_test(test_nospace_failed_sync_stops_writing_not_reading),
+	    cmocka_unit_test(test_nospace_lmdb_panic_leaves_the_cache_readable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,8 @@
 
 #define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1"
 
-static void random_head(struct vk_row_head *h, uint8_t inline_bytes[VK_ROW_INLINE_MAX], uint64_t *rng)
+static void random_head(struct vk_row_head *h, uint8_t inline_bytes[VK_ROW_INLINE_MAX],
+			uint64_t *rng)
 {
 	memset(h, 0, sizeof *h);
 	h->meta = meta_of((uint32_t)(1 + vk_rng(rng) % VK_DIMS_MAX), vk_rng(rng) % 100000);
@@ -65,7 +66,8 @@ static void test_row_head_decodes_to_what_was_encoded(void **state)
 		other = key;
 		other.b[vk_rng(&rng) % sizeof other.b] ^= 1;
 		assert_false(vk_row_head_decode(&got, &other, bytes, n, vk_cpu_best()));
-		assert_false(vk_row_head_decode(&got, &key, bytes, vk_rng(&rng) % n, vk_cpu_best()));
+		assert_false(
+		    vk_row_head_decode(&got, &key, bytes, vk_rng(&rng) % n, vk_cpu_best()));
 	}
 }
 
@@ -83,7 +85,8 @@ static void test_row_head_every_flipped_byte_is_caught(void **state)
 		for (size_t at = 0; at < n; at++)
 			for (unsigned mask = 1; mask < 256; mask = mask * 2 + (mask & 1)) {
 				bytes[at] ^= (uint8_t)mask;
-				assert_false(vk_row_head_decode(&got, &key, bytes, n, vk_cpu_best()));
+				assert_false(
+				    vk_row_head_decode(&got, &key, bytes, n, vk_cpu_best()));
 				bytes[at] ^= (uint8_t)mask;
 			}
 	}
@@ -106,7 +109,11 @@ static const float canary_rows[6] = {1, -2.5f, 3e-20f, 4e20f, -0.0f, 6};
 
 static void make_canary(struct vk_rec_canary *r)
 {
-	*r = (struct vk_rec_canary){.when_ms = -5, .cosine_min = 0.9998f, .verdict = 2, .dims = 3, .n = 2,
+	*r = (struct vk_rec_canary){.when_ms = -5,
+				    .cosine_min = 0.9998f,
+				    .verdict = 2,
+				    .dims = 3,
+				    .n = 2,
 				    .rows = (const uint8_t *)canary_rows};
 }
 
@@ -115,8 +122,9 @@ static bool decodes(int kind, struct vk_bytes b)
 	struct vk_rec_pool pool;
 	struct vk_rec_usage usage;
 	struct vk_rec_canary canary;
-	return kind == 0 ? vk_rec_pool_decode(&pool, b)
-			 : kind == 1 ? vk_rec_usage_decode(&usage, b) : vk_rec_canary_decode(&canary, b);
+	return kind == 0   ? vk_rec_pool_decode(&pool, b)
+	       : kind == 1 ? vk_rec_usage_decode(&usage, b)
+			   : vk_rec_canary_decode(&canary, b);
 }
 
 static void encode_kind(int kind, struct vk_buf *b)
@@ -141,7 +149,8 @@ static void test_catalog_records_cut_or_flipped_are_refused(void **state)
 		struct vk_buf b;
 		encode_kind(kind, &b);
 		assert_true(decodes(kind, vk_buf_bytes(&b)));
-		for (size_t n = 0; n < b.n; n++) assert_false(decodes(kind, (struct vk_bytes){b.p, n}));
+		for (size_t n = 0; n < b.n; n++)
+			assert_false(decodes(kind, (struct vk_bytes){b.p, n}));
 		for (size_t at = 0; at < b.n; at++) {
 			b.p[at] ^= 0x21;
 			assert_false(decodes(kind, vk_buf_bytes(&b)));
@@ -156,10 +165,15 @@ static void test_catalog_records_cut_or_flipped_are_refused(void **state)
 static size_t golden_row_head(uint8_t *dst)
 {
 	struct vk_cache_key key;
-	struct vk_row_head h = {.meta = meta_of(1536, 42), .row_crc = 0xdeadbeef, .pages = 1,
-				.page_id = 0x123456789abc, .part_set = {true, false, true, false},
-				.part_id = {5, 0, 6, 0}, .provenances = 2,
-				.inline_p = (const uint8_t *)"inline bytes", .inline_n = 12};
+	struct vk_row_head h = {.meta = meta_of(1536, 42),
+				.row_crc = 0xdeadbeef,
+				.pages = 1,
+				.page_id = 0x123456789abc,
+				.part_set = {true, false, true, false},
+				.part_id = {5, 0, 6, 0},
+				.provenances = 2,
+				.inline_p = (const uint8_t *)"inline bytes",
+				.inline_n = 12};
 	key_of(&key, 1, 2, 42);
 	memset(h.provenance[0], 0xaa, 16);
 	memset(h.provenance[1], 0xbb, 16);
@@ -212,8 +226,8 @@ static const struct {
 	const char *name;
 	size_t (*make)(uint8_t *dst);
 } goldens[] = {
-	{"row_head", golden_row_head}, {"journal", golden_journal}, {"totals", golden_totals},
-	{"pool", golden_pool},         {"usage", golden_usage},     {"canary", golden_canary},
+    {"row_head", golden_row_head}, {"journal", golden_journal}, {"totals", golden_totals},
+    {"pool", golden_pool},	   {"usage", golden_usage},	{"canary", golden_canary},
 };
 
 static size_t read_golden(const char *name, uint8_t *dst, size_t cap)
@@ -321,12 +335,12 @@ static void test_golden_journal_decodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_row_head_decodes_to_what_was_encoded),
-		cmocka_unit_test(test_row_head_every_flipped_byte_is_caught),
-		cmocka_unit_test(test_catalog_records_cut_or_flipped_are_refused),
-		cmocka_unit_test(test_golden_files_are_what_is_written_today),
-		cmocka_unit_test(test_golden_files_decode),
-		cmocka_unit_test(test_golden_journal_decodes),
+	    cmocka_unit_test(test_row_head_decodes_to_what_was_encoded),
+	    cmocka_unit_test(test_row_head_every_flipped_byte_is_caught),
+	    cmocka_unit_test(test_catalog_records_cut_or_flipped_are_refused),
+	    cmocka_unit_test(test_golden_files_are_what_is_written_today),
+	    cmocka_unit_test(test_golden_files_decode),
+	    cmocka_unit_test(test_golden_journal_decodes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

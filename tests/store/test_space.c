@@ -23,7 +23,8 @@ static void put_rows(struct vk_cachedb *db, uint64_t from, uint64_t rows, uint32
 {
 	float *row = calloc(dims, sizeof *row);
 	for (uint64_t n = from; n < from + rows; n++) {
-		struct vk_cache_put put = {.meta = meta_of(dims, n), .row = row, .has_provenance = true};
+		struct vk_cache_put put = {
+		    .meta = meta_of(dims, n), .row = row, .has_provenance = true};
 		key_of(&put.key, 1, 1, n);
 		memcpy(put.provenance, vk_cache_key_id(&put.key), 16);
 		row[0] = (float)n;
@@ -38,8 +39,8 @@ static void test_space_row_costs_little_more_than_its_bytes(void **state)
 	static const struct {
 		uint32_t dims;
 		double most;
-	} cases[] = {{128, 2}, {256, 1.5}, {384, 1.4}, {512, 1.3}, {768, 1.25}, {1024, 1.2},
-		     {1536, 1.2}, {2048, 1.2}, {3072, 1.2}, {4096, 1.2}};
+	} cases[] = {{128, 2},	  {256, 1.5},  {384, 1.4},  {512, 1.3},	 {768, 1.25},
+		     {1024, 1.2}, {1536, 1.2}, {2048, 1.2}, {3072, 1.2}, {4096, 1.2}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct temp t;
 		struct vk_row_split s;
@@ -49,9 +50,10 @@ static void test_space_row_costs_little_more_than_its_bytes(void **state)
 		put_rows(db, 0, (uint64_t)ROWS * 1536 / (dims > 1536 ? dims : 1536), dims);
 		double cost = cost_of(db);
 		vk_row_split_choose(&s, dims * 4, 4096);
-		print_message("%4u dims: %.3f x (with provenance; %u pages, parts %u %u %u %u, %u inline)\n",
-			      dims, cost, s.pages, s.part_n[0], s.part_n[1], s.part_n[2], s.part_n[3],
-			      s.inline_n);
+		print_message(
+		    "%4u dims: %.3f x (with provenance; %u pages, parts %u %u %u %u, %u inline)\n",
+		    dims, cost, s.pages, s.part_n[0], s.part_n[1], s.part_n[2], s.part_n[3],
+		    s.inline_n);
 		assert_true(cost <= cases[i].most);
 		vk_cachedb_close(db);
 		temp_free(&t);
@@ -64,13 +66,13 @@ static void test_space_churn_leaves_no_holes(void **state)
 	struct temp t;
 	temp_make(&t);
 	struct vk_cachedb *db =
-		must_open(t.path, &(struct vk_cachedb_opts){.budget_bytes = (uint64_t)32 << 20});
+	    must_open(t.path, &(struct vk_cachedb_opts){.budget_bytes = (uint64_t)32 << 20});
 	put_rows(db, 0, 25000, 1536); /* five times what fits */
 	struct vk_cachedb_stats s;
 	double cost = cost_of(db);
 	vk_cachedb_stats(db, &s);
-	print_message("1536 dims after churn: %.3f x, %llu rows, %llu evicted, %llu free bytes\n", cost,
-		      (unsigned long long)s.rows, (unsigned long long)s.evicted,
+	print_message("1536 dims after churn: %.3f x, %llu rows, %llu evicted, %llu free bytes\n",
+		      cost, (unsigned long long)s.rows, (unsigned long long)s.evicted,
 		      (unsigned long long)s.free_bytes);
 	assert_true(s.evicted > 15000);
 	assert_true(cost <= 1.2);
@@ -99,9 +101,9 @@ int main(void)
 {
 	vk_log_set_level(VK_LOG_ERROR);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_space_split_accounts_for_every_byte),
-		cmocka_unit_test(test_space_row_costs_little_more_than_its_bytes),
-		cmocka_unit_test(test_space_churn_leaves_no_holes),
+	    cmocka_unit_test(test_space_split_accounts_for_every_byte),
+	    cmocka_unit_test(test_space_row_costs_little_more_than_its_bytes),
+	    cmocka_unit_test(test_space_churn_leaves_no_holes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

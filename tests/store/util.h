@@ -32,10 +32,7 @@ static inline void temp_make(struct temp *t)
 	assert_non_null(mkdtemp(t->path));
 }
 
-static inline void temp_free(struct temp *t)
-{
-	vk_dir_remove(t->path);
-}
+static inline void temp_free(struct temp *t) { vk_dir_remove(t->path); }
 
 /* VK_TEST_SEED replays a run; otherwise a fixed seed. Printed either way. */
 static inline uint64_t test_seed(const char *name)
@@ -60,20 +57,21 @@ static inline void key_of(struct vk_cache_key *k, uint32_t pool, uint32_t space,
 static inline void row_of(float *row, uint32_t dims, uint64_t n)
 {
 	uint64_t state = n * 0x9e3779b97f4a7c15u + dims;
-	for (uint32_t i = 0; i < dims; i++) row[i] = (float)(vk_rng(&state) >> 40) / 8388608.0f - 1.0f;
+	for (uint32_t i = 0; i < dims; i++)
+		row[i] = (float)(vk_rng(&state) >> 40) / 8388608.0f - 1.0f;
 }
 
 static inline struct vk_cache_meta meta_of(uint32_t dims, uint64_t n)
 {
 	return (struct vk_cache_meta){
-		.flags = n % 3 ? 0 : VK_CACHE_EST_TOKENS,
-		.role = (uint8_t)(n % 5),
-		.dims = dims,
-		.input_len = (uint32_t)(n * 7),
-		.tokens = (uint32_t)(n * 3),
-		.created_ms = (int64_t)(1000 + n),
-		.provider = (uint32_t)(n % 11),
-		.norm = (float)n,
+	    .flags = n % 3 ? 0 : VK_CACHE_EST_TOKENS,
+	    .role = (uint8_t)(n % 5),
+	    .dims = dims,
+	    .input_len = (uint32_t)(n * 7),
+	    .tokens = (uint32_t)(n * 3),
+	    .created_ms = (int64_t)(1000 + n),
+	    .provider = (uint32_t)(n % 11),
+	    .norm = (float)n,
 	};
 }
 
@@ -99,8 +97,8 @@ static inline struct vk_cachedb *must_open(const char *dir, const struct vk_cach
 }
 
 /* Puts row n under key n; what put said. */
-static inline enum vk_status put_one(struct vk_cachedb *db, uint32_t pool, uint32_t space, uint64_t n,
-				     uint32_t dims, vk_cachedb_done_fn *fn, void *arg)
+static inline enum vk_status put_one(struct vk_cachedb *db, uint32_t pool, uint32_t space,
+				     uint64_t n, uint32_t dims, vk_cachedb_done_fn *fn, void *arg)
 {
 	float *row = malloc(dims * sizeof *row);
 	struct vk_cache_put put = {.meta = meta_of(dims, n), .row = row};
@@ -112,8 +110,8 @@ static inline enum vk_status put_one(struct vk_cachedb *db, uint32_t pool, uint3
 }
 
 /* Is row n there, and is it row n to the last bit? Another answer fails the test. */
-static inline enum vk_status get_one(struct vk_cachedb *db, uint32_t pool, uint32_t space, uint64_t n,
-				     uint32_t dims)
+static inline enum vk_status get_one(struct vk_cachedb *db, uint32_t pool, uint32_t space,
+				     uint64_t n, uint32_t dims)
 {
 	struct vk_cache_read *r;
 	struct vk_cache_key key;
