@@ -55,13 +55,13 @@ static void look_for_head(struct vk_reap_node *n, uint64_t word, uint64_t now_ms
 		n->idle_word = word;
 		n->idle_bytes = bytes;
 	} else if (bytes > n->idle_bytes) {
-		atomic_compare_exchange_strong(&n->word, &word, vk_reap_word(VK_REAP_HEAD, now_ms));
+		atomic_compare_exchange_strong(&n->word, &word, vk_reap_word(word, VK_REAP_HEAD, now_ms));
 	}
 }
 
 static bool overdue(const struct vk_reaper *r, uint64_t word, uint64_t now_ms)
 {
-	uint64_t since = word & (((uint64_t)1 << 56) - 1);
+	uint64_t since = word & VK_REAP_MS_MASK;
 	uint64_t limit_ms = UINT64_MAX;
 	switch (vk_reap_stage_of(word)) {
 	case VK_REAP_IDLE: limit_ms = r->limits.idle_ms; break;
@@ -76,7 +76,7 @@ static bool overdue(const struct vk_reaper *r, uint64_t word, uint64_t now_ms)
 
 static void reap(struct vk_reaper *r, struct vk_reap_node *n, uint64_t word)
 {
-	if (!atomic_compare_exchange_strong(&n->word, &word, vk_reap_word(VK_REAP_REAPED, 0))) return;
+	if (!atomic_compare_exchange_strong(&n->word, &word, vk_reap_word(word, VK_REAP_REAPED, 0))) return;
 	enum vk_reap_stage stage = vk_reap_stage_of(word);
 	if (stage == VK_REAP_HEAD || stage == VK_REAP_BODY)
 		send(n->fd, r->late, r->late_n, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -159,7 +159,7 @@ void vk_reaper_free(struct vk_reaper *r)
 
 void vk_reap_add(struct vk_reaper *r, struct vk_reap_node *n, int fd, uint64_t now_ms)
 {
-	uint64_t word = vk_reap_word(VK_REAP_IDLE, now_ms);
+	uint64_t word = vk_reap_word(0, VK_REAP_IDLE, now_ms);
 	n->fd = fd;
 	atomic_store(&n->word, word);
 	n->idle_word = word; /* a new connection has received nothing */

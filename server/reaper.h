@@ -35,7 +35,7 @@ enum vk_reap_stage {
 struct vk_reap_node {
 	struct vk_reap_node *prev, *next;
 	int fd;
-	_Atomic uint64_t word;  /* stage << 56 | monotonic ms */
+	_Atomic uint64_t word;  /* stage << 56 | change << 48 | monotonic ms */
 	uint64_t idle_word;     /* the reaper's: the idle period that idle_bytes was read in */
 	uint64_t idle_bytes;
 };
@@ -51,9 +51,14 @@ void vk_reap_add(struct vk_reaper *r, struct vk_reap_node *n, int fd, uint64_t n
 void vk_reap_del(struct vk_reaper *r, struct vk_reap_node *n);
 uint64_t vk_reaper_count(struct vk_reaper *r); /* reaped so far */
 
-static inline uint64_t vk_reap_word(enum vk_reap_stage stage, uint64_t ms)
+#define VK_REAP_MS_MASK (((uint64_t)1 << 48) - 1)
+
+/* The word after `old`. The change counter keeps two idle periods of one millisecond apart: a
+ * request can be over within the millisecond that its connection began in. */
+static inline uint64_t vk_reap_word(uint64_t old, enum vk_reap_stage stage, uint64_t ms)
 {
-	return (uint64_t)stage << 56 | (ms & (((uint64_t)1 << 56) - 1));
+	uint64_t change = ((old >> 48) + 1) & 0xff;
+	return (uint64_t)stage << 56 | change << 48 | (ms & VK_REAP_MS_MASK);
 }
 
 static inline enum vk_reap_stage vk_reap_stage_of(uint64_t word)
@@ -69,7 +74,7 @@ static inline bool vk_reap_to(struct vk_reap_node *n, enum vk_reap_stage stage, 
 		if (vk_reap_stage_of(old) == VK_REAP_REAPED) return false;
 		/* A head that the reaper has seen the first byte of keeps its earlier start. */
 		if (stage == VK_REAP_HEAD && vk_reap_stage_of(old) == VK_REAP_HEAD) return true;
-	} while (!atomic_compare_exchange_weak(&n->word, &old, vk_reap_word(stage, ms)));
+	} while (!atomic_compare_exchange_weak(&n->word, &old, vk_reap_word(old, stage, ms)));
 	return true;
 }
 
