@@ -30,7 +30,7 @@ struct op { /* a parked request's state, in its arena */
 
 struct app {
 	struct vk_http *http;
-	const char *address;
+	char address[64]; /* outlives the server */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct op waiting; /* list head */
@@ -206,7 +206,7 @@ static struct app *start_with(struct vk_http_limits limits, unsigned threads, co
 				    .hosts = hosts, .handler = handle, .app = app, .done = on_done};
 	struct vk_error err;
 	assert_int_equal(vk_http_start(&opts, &app->http, &err), VK_OK);
-	app->address = vk_http_address(app->http, 0);
+	snprintf(app->address, sizeof app->address, "%s", vk_http_address(app->http, 0));
 	return app;
 }
 
@@ -1078,7 +1078,8 @@ static void test_http_bad_address_is_named(void **state)
 	struct app *app = start((struct vk_http_limits){0});
 	struct vk_http *h = NULL;
 	struct vk_error err;
-	struct vk_http_opts opts = {.listen = &app->address, .listen_n = 1, .handler = handle};
+	const char *taken = app->address;
+	struct vk_http_opts opts = {.listen = &taken, .listen_n = 1, .handler = handle};
 	assert_int_equal(vk_http_start(&opts, &h, &err), VK_E_UNAVAILABLE);
 	stop(app);
 }
