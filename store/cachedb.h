@@ -117,7 +117,8 @@ enum vk_status vk_cachedb_put(struct vk_cachedb *db, const struct vk_cache_put *
 			      vk_cachedb_done_fn *committed, void *arg);
 
 /* Remembers where a served row came from (a derived one has no record of its own). No
- * journal: losing one costs a recognition, not a vector. */
+ * journal: losing one costs a recognition, not a vector. It lives and goes with the row under key:
+ * a key that holds no row is not remembered, nor more than 16 provenances of one row. */
 void vk_cachedb_put_provenance(struct vk_cachedb *db, uint32_t pool, const uint8_t provenance[16],
 			       const struct vk_cache_key *key);
 enum vk_status vk_cachedb_get_provenance(struct vk_cache_read *r, uint32_t pool,

@@ -281,7 +281,7 @@ static void test_powercut_takes_no_committed_row(void **state)
 	}
 	print_message("%d images; %llu of them lost rows that were put but not committed\n",
 		      rec.images, (unsigned long long)dropped);
-	assert_true(rec.images >= rec.images_max * 3 / 4);
+	assert_true(rec.images >= (rec.images_max < 100 ? rec.images_max : 100));
 	assert_true(dropped > 0);
 	temp_free(&t);
 }
