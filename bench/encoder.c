@@ -25,19 +25,25 @@ static const char *const sentences[] = {
 	"How do I reset my password when I no longer have the old phone?",
 	"The invoice for March was charged twice, once on the third and again on the ninth.",
 	"Customers who cancel within thirty days receive a full refund to the original card.",
-	"Open the settings page, choose the security tab and then remove every device that you do not know.",
-	"The pump must be switched off before the filter is taken out, or water will run into the housing.",
+	"Open the settings page, choose the security tab and then remove every device that you do not "
+	"know.",
+	"The pump must be switched off before the filter is taken out, or water will run into the "
+	"housing.",
 	"We measured a median latency of four milliseconds over two weeks of production traffic.",
 	"Backups are taken every night at two, copied to a second site and tested once a month.",
 	"Where can I download the annual report of the year before last?",
-	"In 1897 the town built its first electric tramway, which ran from the harbour to the market square.",
-	"Each employee has twenty-eight days of leave, of which five may be carried into the next year.",
+	"In 1897 the town built its first electric tramway, which ran from the harbour to the market "
+	"square.",
+	"Each employee has twenty-eight days of leave, of which five may be carried into the next "
+	"year.",
 	"The patient was given 250 mg of amoxicillin three times a day for one week.",
 	"Error 0x80070005 means that the installer may not write to the program directory.",
 	"Our restaurant is closed on Mondays, but the bakery next door opens at half past six.",
-	"A contract of sale becomes valid when both parties have signed it and the deposit has been paid.",
+	"A contract of sale becomes valid when both parties have signed it and the deposit has been "
+	"paid.",
 	"Does the warranty cover damage by lightning?",
-	"The river rises in the eastern hills, passes three lakes and reaches the sea after 412 kilometres.",
+	"The river rises in the eastern hills, passes three lakes and reaches the sea after 412 "
+	"kilometres.",
 	"Please attach a photograph of the serial number, which is printed under the battery.",
 	"To keep the index small, only the rows that changed since the last run are read again.",
 	"Heat the oven to 180 degrees, beat the eggs with the sugar and fold in the sifted flour.",
@@ -45,7 +51,8 @@ static const char *const sentences[] = {
 	"If the light blinks red twice, the printer has run out of paper; three times means a jam.",
 	"Students may borrow up to ten books for four weeks, and renew them twice over the web.",
 	"Which plan includes single sign-on and audit logs?",
-	"Shares of the company fell by six percent after it had lowered its forecast for the second half.",
+	"Shares of the company fell by six percent after it had lowered its forecast for the second "
+	"half.",
 };
 
 static char texts_memory[TEXTS][2048];
@@ -58,8 +65,9 @@ static void make_texts(void)
 		size_t count = 1 + vk_rng(&seed) % (1 + vk_rng(&seed) % 8);
 		char *to = texts_memory[i], *end = to + sizeof texts_memory[i];
 		for (size_t s = 0; s < count; s++)
-			to += snprintf(to, (size_t)(end - to), "%s%s", s ? " " : "",
-				       sentences[vk_rng(&seed) % (sizeof sentences / sizeof sentences[0])]);
+			to += snprintf(
+			    to, (size_t)(end - to), "%s%s", s ? " " : "",
+			    sentences[vk_rng(&seed) % (sizeof sentences / sizeof sentences[0])]);
 	}
 }
 
@@ -73,7 +81,8 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static struct figures measure(const struct vk_encoder *e, struct vk_pool *pool, size_t batch, double seconds)
+static struct figures measure(const struct vk_encoder *e, struct vk_pool *pool, size_t batch,
+			      double seconds)
 {
 	static int64_t calls[CALLS_MAX];
 	static struct vk_encoder_text t[TEXTS];
@@ -82,7 +91,8 @@ static struct figures measure(const struct vk_encoder *e, struct vk_pool *pool, 
 	struct vk_error err;
 	for (size_t i = 0; i < TEXTS; i++) t[i].text = vk_bytes_of(texts_memory[i]);
 	int64_t start = 0, now = 0;
-	for (size_t warm = 0; n < CALLS_MAX && (warm < 2 || (double)(now - start) < seconds * 1e6); at = (at + batch) % TEXTS) {
+	for (size_t warm = 0; n < CALLS_MAX && (warm < 2 || (double)(now - start) < seconds * 1e6);
+	     at = (at + batch) % TEXTS) {
 		int64_t before = (int64_t)vk_mono_us();
 		if (vk_encoder_run(e, pool, t + at, batch, rows, &err)) {
 			fprintf(stderr, "bench_encoder: %s\n", err.text);
@@ -103,16 +113,18 @@ static struct figures measure(const struct vk_encoder *e, struct vk_pool *pool, 
 	return (struct figures){(double)texts / s, (double)tokens / s, (double)calls[n / 2]};
 }
 
-static void report(const struct vk_encoder *e, size_t batch, unsigned threads, double seconds, int json)
+static void report(const struct vk_encoder *e, size_t batch, unsigned threads, double seconds,
+		   int json)
 {
 	struct vk_pool *pool = threads > 1 ? vk_pool_new(threads, 256, "bench") : NULL;
 	struct figures f = measure(e, pool, batch, seconds);
 	if (json)
-		printf("{\"batch\":%zu,\"threads\":%u,\"texts_per_s\":%.1f,\"tokens_per_s\":%.0f,\"call_us\":%.0f}\n", batch,
-		       threads, f.texts_s, f.tokens_s, f.call_us);
+		printf("{\"batch\":%zu,\"threads\":%u,\"texts_per_s\":%.1f,\"tokens_per_s\":%.0f,"
+		       "\"call_us\":%.0f}\n",
+		       batch, threads, f.texts_s, f.tokens_s, f.call_us);
 	else
-		printf("batch %3zu  threads %u  %8.1f texts/s  %8.0f tokens/s  %9.0f us a call\n", batch, threads,
-		       f.texts_s, f.tokens_s, f.call_us);
+		printf("batch %3zu  threads %u  %8.1f texts/s  %8.0f tokens/s  %9.0f us a call\n",
+		       batch, threads, f.texts_s, f.tokens_s, f.call_us);
 	fflush(stdout);
 	vk_pool_free(pool);
 }
@@ -134,7 +146,8 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--json")) json = 1;
 		else if (!strcmp(argv[i], "--model")) dir = value, i++;
 		else if (!strcmp(argv[i], "--batch")) batch = strtoul(value, NULL, 10), i++;
-		else if (!strcmp(argv[i], "--threads")) threads = (unsigned)strtoul(value, NULL, 10), i++;
+		else if (!strcmp(argv[i], "--threads"))
+			threads = (unsigned)strtoul(value, NULL, 10), i++;
 		else if (!strcmp(argv[i], "--seconds")) seconds = strtod(value, NULL), i++;
 		else {
 			fprintf(stderr, "bench_encoder: unknown argument %s\n", argv[i]);
@@ -153,8 +166,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	if (!json)
-		printf("%s, %s, %u cores, opened in %.0f ms\n", vk_encoder_info(e)->model, vk_cpu_name(), vk_cpu_cores(),
-		       (double)(vk_mono_us() - start) * 1e-3);
+		printf("%s, %s, %u cores, opened in %.0f ms\n", vk_encoder_info(e)->model,
+		       vk_cpu_name(), vk_cpu_cores(), (double)(vk_mono_us() - start) * 1e-3);
 	static const size_t batches[] = {1, 16, 256};
 	for (unsigned t = 1; t <= 2; t++)
 		for (size_t b = 0; b < 3; b++)

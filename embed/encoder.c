@@ -18,11 +18,11 @@
 #include "embed/encoder/safetensors.h"
 #include "simd/cpu.h"
 
-#define WAVE_TEXTS 1024        /* tokenised at once */
-#define TILE_TOKENS 384        /* aimed at; one text may be longer */
-#define TILE_TOKENS_MIN 64     /* smaller tiles read all weights for too few rows */
-#define TOKENISE_TEXTS 32      /* per job */
-#define TEAM_HELPERS_MAX 3     /* more threads than that share one text badly */
+#define WAVE_TEXTS 1024	   /* tokenised at once */
+#define TILE_TOKENS 384	   /* aimed at; one text may be longer */
+#define TILE_TOKENS_MIN 64 /* smaller tiles read all weights for too few rows */
+#define TOKENISE_TEXTS 32  /* per job */
+#define TEAM_HELPERS_MAX 3 /* more threads than that share one text badly */
 
 struct vk_encoder {
 	struct vk_encoder_info info;
@@ -56,7 +56,7 @@ static void fingerprint(struct vk_encoder *e)
 static void fill_info(struct vk_encoder *e)
 {
 	static const char *const names[] = {
-		[VK_POOL_MEAN] = "mean", [VK_POOL_CLS] = "cls", [VK_POOL_MAX] = "max"};
+	    [VK_POOL_MEAN] = "mean", [VK_POOL_CLS] = "cls", [VK_POOL_MAX] = "max"};
 	memcpy(e->info.model, e->config.name, sizeof e->info.model);
 	e->info.dims = e->config.hidden;
 	e->info.tokens_max = e->config.tokens_max;
@@ -104,10 +104,7 @@ void vk_encoder_close(struct vk_encoder *e)
 	free(e);
 }
 
-const struct vk_encoder_info *vk_encoder_info(const struct vk_encoder *e)
-{
-	return &e->info;
-}
+const struct vk_encoder_info *vk_encoder_info(const struct vk_encoder *e) { return &e->info; }
 
 struct vk_bytes vk_encoder_prompt(const struct vk_encoder *e, const char *name)
 {
@@ -126,15 +123,16 @@ struct wave {
 	const struct vk_encoder *e;
 	struct vk_encoder_text *texts;
 	size_t n;
-	float *rows;                /* n x dims */
-	uint32_t *ids;              /* n x tokens_max; pages that no text reaches cost nothing */
+	float *rows;		    /* n x dims */
+	uint32_t *ids;		    /* n x tokens_max; pages that no text reaches cost nothing */
 	struct vk_bert_text *order; /* by length, longest first */
 	struct tile *tiles;
 	size_t tiles_n;
 	_Atomic int failed; /* first enum vk_status that went wrong, or 0 */
 };
 
-static enum vk_status check_texts(const struct vk_encoder_text *texts, size_t n, struct vk_error *err)
+static enum vk_status check_texts(const struct vk_encoder_text *texts, size_t n,
+				  struct vk_error *err)
 {
 	for (size_t i = 0; i < n; i++)
 		if (vk_utf8_valid(texts[i].text.p, texts[i].text.n) != texts[i].text.n ||
@@ -150,7 +148,8 @@ static void set_failed(struct wave *w, enum vk_status st)
 }
 
 /* A prefix is part of the text, also of its first word: they are joined before tokenising. */
-static enum vk_status tokenise_text(const struct vk_encoder *e, struct vk_encoder_text *t, uint32_t *ids)
+static enum vk_status tokenise_text(const struct vk_encoder *e, struct vk_encoder_text *t,
+				    uint32_t *ids)
 {
 	struct vk_bytes text = t->text;
 	char *joined = NULL;
@@ -161,8 +160,8 @@ static enum vk_status tokenise_text(const struct vk_encoder *e, struct vk_encode
 		if (text.n) memcpy(joined + t->prefix.n, text.p, text.n);
 		text = (struct vk_bytes){joined, t->prefix.n + text.n};
 	}
-	t->tokens = (uint32_t)vk_wordpiece_encode(e->config.tokenizer, text, ids, e->info.tokens_max,
-						  &t->truncated);
+	t->tokens = (uint32_t)vk_wordpiece_encode(e->config.tokenizer, text, ids,
+						  e->info.tokens_max, &t->truncated);
 	free(joined);
 	return VK_OK;
 }
@@ -174,7 +173,8 @@ static void tokenise_job(void *arg, size_t job)
 	for (size_t i = job * TOKENISE_TEXTS; i < end; i++) {
 		uint32_t *ids = w->ids + i * w->e->info.tokens_max;
 		set_failed(w, tokenise_text(w->e, &w->texts[i], ids));
-		w->order[i] = (struct vk_bert_text){ids, w->texts[i].tokens, w->rows + i * w->e->info.dims};
+		w->order[i] =
+		    (struct vk_bert_text){ids, w->texts[i].tokens, w->rows + i * w->e->info.dims};
 	}
 }
 
@@ -200,7 +200,8 @@ static void cut_tiles(struct wave *w, unsigned threads)
 		struct tile *t = &w->tiles[w->tiles_n];
 		size_t tokens = 0;
 		t->first = i;
-		while (i < w->n && (i == t->first || tokens + w->order[i].n / 2 <= aim)) tokens += w->order[i++].n;
+		while (i < w->n && (i == t->first || tokens + w->order[i].n / 2 <= aim))
+			tokens += w->order[i++].n;
 		t->n = i - t->first;
 	}
 }
@@ -218,7 +219,8 @@ static void run_tile(struct wave *w, const struct tile *t, struct vk_team *team)
 {
 	const struct vk_bert_text *texts = w->order + t->first;
 	set_failed(w, vk_bert_forward(w->e->bert, team, texts, t->n));
-	for (size_t i = 0; i < t->n && w->e->info.normalize; i++) normalise(texts[i].row, w->e->info.dims);
+	for (size_t i = 0; i < t->n && w->e->info.normalize; i++)
+		normalise(texts[i].row, w->e->info.dims);
 }
 
 static void tile_job(void *arg, size_t i)

@@ -14,7 +14,7 @@
  * Ownership: an encoder owns its memory and mapping and never changes after open, so any
  * number of threads may run it at once; close it when none does. Texts are borrowed for the
  * call, rows belong to the caller. Memory of one run is bounded by tiles of tokens (about
- * 40 MB a thread for a 384-d model), however many texts come.
+ * 5 MB a thread for a 384-d model), however many texts come.
  * Errors: a missing file is VK_E_NOT_FOUND; a damaged, hostile or unsupported directory is
  * VK_E_INVALID with a text that names the file and what is wrong or missing; VK_E_NOMEM.
  * Not done: XLM-R, RoBERTa and byte-level tokenizers, rotary or ALiBi positions, decoders.

@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BLOCK_ROWS 96   /* of the feed-forward: its inner rows stay in the second cache */
-#define QUERY_ROWS 48   /* of attention: scores of this many queries at a time */
+#define BLOCK_ROWS 96 /* of the feed-forward: its inner rows stay in the second cache */
+#define QUERY_ROWS 48 /* of attention: scores of this many queries at a time */
 #define ALIGNMENT 64
 
 struct matrix { /* k x n in panels, then n rounded up floats of bias */
@@ -61,14 +61,19 @@ static enum vk_status find(const struct loader *l, const char *name, uint64_t ro
 	char full[192];
 	snprintf(full, sizeof full, "%s%s", l->prefix, name);
 	const struct vk_tensor *t = vk_safetensors_find(l->file, full);
-	if (!t) return vk_fail(l->err, VK_E_INVALID, "model.safetensors: tensor '%s' is missing", full);
+	if (!t)
+		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: tensor '%s' is missing",
+			       full);
 	if (t->type == VK_TENSOR_OTHER)
-		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: tensor '%s' is not F32, F16 or BF16", full);
+		return vk_fail(l->err, VK_E_INVALID,
+			       "model.safetensors: tensor '%s' is not F32, F16 or BF16", full);
 	bool fits = cols ? t->rank == 2 && t->shape[0] >= rows && t->shape[1] == cols
 			 : t->rank == 1 && t->shape[0] == rows;
 	if (!fits)
-		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: tensor '%s' does not have the shape that "
-			       "config.json gives it", full);
+		return vk_fail(l->err, VK_E_INVALID,
+			       "model.safetensors: tensor '%s' does not have the shape that "
+			       "config.json gives it",
+			       full);
 	*out = t;
 	return VK_OK;
 }
@@ -87,14 +92,12 @@ static struct matrix new_matrix(struct vk_bert *b, size_t n, size_t k)
 	return (struct matrix){take(b, columns * k), take(b, columns), n, k};
 }
 
-static size_t matrix_size(size_t n, size_t k)
-{
-	return vk_panel_round(n) * (k + 1) + 32;
-}
+static size_t matrix_size(size_t n, size_t k) { return vk_panel_round(n) * (k + 1) + 32; }
 
 /* PyTorch stores a linear layer as rows of outputs: each group of VK_PANEL rows is turned
  * into one panel. `first` is the column where this tensor begins in m. */
-static enum vk_status pack(struct loader *l, struct matrix *m, size_t first, size_t n, const char *name)
+static enum vk_status pack(struct loader *l, struct matrix *m, size_t first, size_t n,
+			   const char *name)
 {
 	char full[160];
 	const struct vk_tensor *w, *bias;
@@ -104,14 +107,16 @@ static enum vk_status pack(struct loader *l, struct matrix *m, size_t first, siz
 	if (!st) st = find(l, full, n, 0, &bias);
 	if (st) return st;
 	if (w->shape[0] != n)
-		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: '%s' has too many rows", name);
+		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: '%s' has too many rows",
+			       name);
 	vk_tensor_read(bias, 0, n, m->bias + first);
 	for (size_t row = 0; row < n; row += VK_PANEL) {
 		size_t rows = n - row < VK_PANEL ? n - row : VK_PANEL;
 		float *panel = m->panels + (first + row) * m->k;
 		vk_tensor_read(w, row * m->k, rows * m->k, l->rows);
 		for (size_t k = 0; k < m->k; k++)
-			for (size_t r = 0; r < rows; r++) panel[k * VK_PANEL + r] = l->rows[r * m->k + k];
+			for (size_t r = 0; r < rows; r++)
+				panel[k * VK_PANEL + r] = l->rows[r * m->k + k];
 	}
 	return VK_OK;
 }
@@ -156,9 +161,11 @@ static enum vk_status load_layer(struct loader *l, unsigned i, struct layer *lay
 static enum vk_status load_all(struct loader *l, const struct vk_model_config *c)
 {
 	struct vk_bert *b = l->b;
-	enum vk_status st = find(l, "embeddings.word_embeddings.weight", c->vocab, c->hidden, &b->words);
+	enum vk_status st =
+	    find(l, "embeddings.word_embeddings.weight", c->vocab, c->hidden, &b->words);
 	if (!st)
-		st = find(l, "embeddings.position_embeddings.weight", c->positions, c->hidden, &b->positions);
+		st = find(l, "embeddings.position_embeddings.weight", c->positions, c->hidden,
+			  &b->positions);
 	if (!st) st = find(l, "embeddings.token_type_embeddings.weight", 1, c->hidden, &b->types);
 	if (!st) st = load_norm(l, &b->embedded, "embeddings.LayerNorm");
 	for (unsigned i = 0; i < c->layers && !st; i++) st = load_layer(l, i, &b->layers[i]);
@@ -169,7 +176,8 @@ static enum vk_status load_all(struct loader *l, const struct vk_model_config *c
  * memory is taken for them, so nobody allocates gigabytes by a small file. */
 static bool file_could_hold(const struct vk_safetensors *file, size_t weights)
 {
-	return weights <= vk_safetensors_bytes(file).n; /* 2 bytes a weight at least; padding is small */
+	return weights <=
+	       vk_safetensors_bytes(file).n; /* 2 bytes a weight at least; padding is small */
 }
 
 enum vk_status vk_bert_load(const struct vk_safetensors *file, const struct vk_model_config *c,
@@ -180,19 +188,28 @@ enum vk_status vk_bert_load(const struct vk_safetensors *file, const struct vk_m
 	size_t h = c->hidden, wide = vk_panel_round(h);
 	size_t raw = c->layers * (4 * h * h + 2 * h * c->inner);
 	if (!file_could_hold(file, raw))
-		return vk_fail(err, VK_E_INVALID, "model.safetensors is too small for config.json's %u layers",
+		return vk_fail(err, VK_E_INVALID,
+			       "model.safetensors is too small for config.json's %u layers",
 			       c->layers);
 	struct vk_bert *b = calloc(1, sizeof *b);
 	float *rows = malloc(VK_PANEL * (c->inner > h ? c->inner : h) * sizeof *rows);
 	enum vk_status st = VK_E_NOMEM;
 	if (!b || !rows) goto out;
-	*b = (struct vk_bert){.kernels = kernels, .hidden = c->hidden, .heads = c->heads,
-			      .head = c->hidden / c->heads, .layers_n = c->layers, .wide = wide,
-			      .inner = c->inner, .eps = c->eps, .pooling = c->pooling};
-	b->size = 2 * h + 64 + c->layers * (matrix_size(3 * wide, h) + matrix_size(h, h) +
-		  matrix_size(c->inner, h) + matrix_size(h, c->inner) + 4 * (h + 16));
+	*b = (struct vk_bert){.kernels = kernels,
+			      .hidden = c->hidden,
+			      .heads = c->heads,
+			      .head = c->hidden / c->heads,
+			      .layers_n = c->layers,
+			      .wide = wide,
+			      .inner = c->inner,
+			      .eps = c->eps,
+			      .pooling = c->pooling};
+	b->size = 2 * h + 64 +
+		  c->layers * (matrix_size(3 * wide, h) + matrix_size(h, h) +
+			       matrix_size(c->inner, h) + matrix_size(h, c->inner) + 4 * (h + 16));
 	b->layers = calloc(c->layers, sizeof *b->layers);
-	b->memory = aligned_alloc(ALIGNMENT, (b->size * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+	b->memory = aligned_alloc(ALIGNMENT, (b->size * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT *
+						 ALIGNMENT);
 	if (!b->layers || !b->memory) goto out;
 	memset(b->memory, 0, b->size * sizeof(float));
 	struct loader l = {file, "", b, rows, err};
@@ -221,17 +238,17 @@ struct tile {
 	struct vk_team *team;
 	const struct vk_bert_text *texts;
 	size_t n, tokens;
-	size_t *first;          /* of each text: its first row */
-	size_t longest;         /* tokens of the longest text */
-	float *x;               /* tokens x wide */
-	float *qkv;             /* tokens x 3 wide */
-	float *context;         /* tokens x context_wide */
-	size_t context_wide;    /* wide + a panel: a head's last panel may reach past its columns */
-	float *scratch;         /* one piece per part of a team's loop */
-	size_t scratch_part;    /* floats of it */
+	size_t *first;	     /* of each text: its first row */
+	size_t longest;	     /* tokens of the longest text */
+	float *x;	     /* tokens x wide */
+	float *qkv;	     /* tokens x 3 wide */
+	float *context;	     /* tokens x context_wide */
+	size_t context_wide; /* wide + a panel: a head's last panel may reach past its columns */
+	float *scratch;	     /* one piece per part of a team's loop */
+	size_t scratch_part; /* floats of it */
 	const struct layer *layer;
-	size_t parts;           /* of a step: one for each of the team */
-	size_t head_parts;      /* the same of attention; 1 where heads share a panel */
+	size_t parts;	   /* of a step: one for each of the team */
+	size_t head_parts; /* the same of attention; 1 where heads share a panel */
 };
 
 /* Sum of the three embeddings, normalised. */
@@ -265,11 +282,12 @@ static struct columns columns_of(size_t n, size_t part, size_t parts)
 }
 
 static void multiply(const struct vk_bert *b, const struct matrix *m, struct columns c, size_t rows,
-		     const float *in, size_t in_stride, float *out, size_t out_stride, enum vk_gemm_end end)
+		     const float *in, size_t in_stride, float *out, size_t out_stride,
+		     enum vk_gemm_end end)
 {
 	if (c.n)
-		b->kernels->gemm(rows, c.n, m->k, in, in_stride, m->panels + c.first * m->k, m->bias + c.first,
-				 out + c.first, out_stride, end);
+		b->kernels->gemm(rows, c.n, m->k, in, in_stride, m->panels + c.first * m->k,
+				 m->bias + c.first, out + c.first, out_stride, end);
 }
 
 /* One head's keys as a matrix head x n, its values as n x head, both in panels. */
@@ -303,11 +321,13 @@ static void attend_head(const struct tile *t, size_t text, size_t h, float *scra
 	pack_head(t, q + b->wide, q + 2 * b->wide, n, keys, values);
 	for (size_t row = 0; row < n; row += QUERY_ROWS) {
 		size_t rows = n - row < QUERY_ROWS ? n - row : QUERY_ROWS;
-		b->kernels->gemm(rows, n, b->head, q + row * stride, stride, keys, NULL, scores, padded,
-				 VK_GEMM_STORE);
-		for (size_t r = 0; r < rows; r++) b->kernels->softmax(scores + r * padded, n, scale);
+		b->kernels->gemm(rows, n, b->head, q + row * stride, stride, keys, NULL, scores,
+				 padded, VK_GEMM_STORE);
+		for (size_t r = 0; r < rows; r++)
+			b->kernels->softmax(scores + r * padded, n, scale);
 		b->kernels->gemm(rows, b->head, n, scores, padded, values, NULL,
-				 t->context + (t->first[text] + row) * t->context_wide + h * b->head,
+				 t->context + (t->first[text] + row) * t->context_wide +
+				     h * b->head,
 				 t->context_wide, VK_GEMM_STORE);
 	}
 }
@@ -333,7 +353,8 @@ static void qkv_part(void *arg, size_t part)
 {
 	const struct tile *t = arg;
 	struct columns c = columns_of(3 * t->b->wide, part, t->parts);
-	multiply(t->b, &t->layer->qkv, c, t->tokens, t->x, t->b->wide, t->qkv, 3 * t->b->wide, VK_GEMM_STORE);
+	multiply(t->b, &t->layer->qkv, c, t->tokens, t->x, t->b->wide, t->qkv, 3 * t->b->wide,
+		 VK_GEMM_STORE);
 }
 
 static void out_part(void *arg, size_t part)
@@ -347,7 +368,8 @@ static void out_part(void *arg, size_t part)
 static void normalise(const struct tile *t, size_t row, size_t rows, const struct norm *norm)
 {
 	for (size_t r = row; r < row + rows; r++)
-		t->b->kernels->layer_norm(t->x + r * t->b->wide, t->b->hidden, norm->gain, norm->shift, t->b->eps);
+		t->b->kernels->layer_norm(t->x + r * t->b->wide, t->b->hidden, norm->gain,
+					  norm->shift, t->b->eps);
 }
 
 static void attend(struct tile *t)
@@ -425,7 +447,8 @@ static void forward(struct tile *t)
 enum vk_status vk_bert_forward(const struct vk_bert *b, struct vk_team *team,
 			       const struct vk_bert_text *texts, size_t n)
 {
-	struct tile t = {.b = b, .team = team, .texts = texts, .n = n, .context_wide = b->wide + VK_PANEL};
+	struct tile t = {
+	    .b = b, .team = team, .texts = texts, .n = n, .context_wide = b->wide + VK_PANEL};
 	t.parts = vk_team_size(team);
 	t.head_parts = b->head % VK_PANEL ? 1 : t.parts;
 	t.first = malloc((n + 1) * sizeof *t.first);
@@ -442,7 +465,8 @@ enum vk_status vk_bert_forward(const struct vk_bert *b, struct vk_team *team,
 	if (scratch < feed_scratch) scratch = feed_scratch;
 	if (scratch < b->wide) scratch = b->wide;
 	size_t floats = t.tokens * (4 * b->wide + t.context_wide) + scratch;
-	t.x = aligned_alloc(ALIGNMENT, (floats * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+	t.x = aligned_alloc(ALIGNMENT,
+			    (floats * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 	if (t.x) {
 		t.qkv = t.x + t.tokens * b->wide;
 		t.context = t.qkv + t.tokens * 3 * b->wide;

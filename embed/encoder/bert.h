@@ -5,8 +5,9 @@
  * tall matrix of tokens, attention sees each text by itself. So a batch wastes nothing on
  * short texts, and a row does not depend on its neighbours in the batch.
  *
- * Weights are packed into panels at load (embed/encoder/kernels.h); the embedding tables stay in the
- * file's map, read row by row. Threads: immutable after load; forward allocates what it works on.
+ * Weights are packed into panels at load (embed/encoder/kernels.h); the embedding tables stay in
+ * the file's map, read row by row. Threads: immutable after load; forward allocates what it works
+ * on.
  */
 #ifndef VK_EMBED_ENCODER_BERT_H
 #define VK_EMBED_ENCODER_BERT_H
@@ -31,8 +32,8 @@ void vk_bert_free(struct vk_bert *b);
 /* One text of a tile. */
 struct vk_bert_text {
 	const uint32_t *ids; /* each below the vocabulary's size */
-	uint32_t n;          /* 1 to the model's positions */
-	float *row;          /* out: hidden floats */
+	uint32_t n;	     /* 1 to the model's positions */
+	float *row;	     /* out: hidden floats */
 };
 
 /* Runs the texts through the network. With a team, several threads share each step: for a

@@ -33,13 +33,13 @@ static enum vk_status get_size(const vk_jv *object, const char *key, uint32_t ma
 }
 
 /* Refuses when the key is there and is another string. */
-static enum vk_status want(const char *file, const vk_jv *object, const char *key, const char *value,
-			   struct vk_error *err)
+static enum vk_status want(const char *file, const vk_jv *object, const char *key,
+			   const char *value, struct vk_error *err)
 {
 	struct vk_bytes s = get_str(object, key, vk_bytes_of(value));
 	if (vk_bytes_is(s, value)) return VK_OK;
-	return vk_fail(err, VK_E_INVALID, "%s: %s is '%.*s'; the built-in encoder does only '%s'", file, key,
-		       (int)(s.n < 64 ? s.n : 64), s.p, value);
+	return vk_fail(err, VK_E_INVALID, "%s: %s is '%.*s'; the built-in encoder does only '%s'",
+		       file, key, (int)(s.n < 64 ? s.n : 64), s.p, value);
 }
 
 /* The part after the last '.' and '/': modules are named by their Python path. */
@@ -60,7 +60,8 @@ static void set_name(struct vk_model_config *c, const char *dir)
 	snprintf(c->name, sizeof c->name, "%.*s", (int)(name.n < 127 ? name.n : 127), name.p);
 }
 
-static enum vk_status read_network(const vk_jv *root, struct vk_model_config *c, struct vk_error *err)
+static enum vk_status read_network(const vk_jv *root, struct vk_model_config *c,
+				   struct vk_error *err)
 {
 	if (vk_jv_type(root) != VK_J_OBJECT)
 		return vk_fail(err, VK_E_INVALID, "config.json: no JSON object");
@@ -71,7 +72,9 @@ static enum vk_status read_network(const vk_jv *root, struct vk_model_config *c,
 	if (!st) st = get_size(root, "intermediate_size", VK_MODEL_INNER_MAX, &c->inner, err);
 	if (!st) st = get_size(root, "num_attention_heads", VK_MODEL_HIDDEN_MAX, &c->heads, err);
 	if (!st) st = get_size(root, "num_hidden_layers", VK_MODEL_LAYERS_MAX, &c->layers, err);
-	if (!st) st = get_size(root, "max_position_embeddings", VK_MODEL_POSITIONS_MAX, &c->positions, err);
+	if (!st)
+		st = get_size(root, "max_position_embeddings", VK_MODEL_POSITIONS_MAX,
+			      &c->positions, err);
 	if (!st) st = get_size(root, "vocab_size", VK_WORDPIECE_VOCAB_MAX, &c->vocab, err);
 	if (st) return st;
 	double eps = 1e-12;
@@ -80,10 +83,12 @@ static enum vk_status read_network(const vk_jv *root, struct vk_model_config *c,
 		return vk_fail(err, VK_E_INVALID, "config.json: layer_norm_eps is out of range");
 	c->eps = (float)eps;
 	if (c->hidden % c->heads)
-		return vk_fail(err, VK_E_INVALID, "config.json: hidden_size %u does not divide by %u heads",
-			       c->hidden, c->heads);
+		return vk_fail(err, VK_E_INVALID,
+			       "config.json: hidden_size %u does not divide by %u heads", c->hidden,
+			       c->heads);
 	if (c->positions < 2)
-		return vk_fail(err, VK_E_INVALID, "config.json: max_position_embeddings must be 2 or more");
+		return vk_fail(err, VK_E_INVALID,
+			       "config.json: max_position_embeddings must be 2 or more");
 	c->tokens_max = c->positions;
 	return VK_OK;
 }
@@ -100,7 +105,8 @@ static const struct {
 };
 #define POOLINGS (sizeof poolings / sizeof poolings[0])
 
-static enum vk_status read_pooling(const vk_jv *root, struct vk_model_config *c, struct vk_error *err)
+static enum vk_status read_pooling(const vk_jv *root, struct vk_model_config *c,
+				   struct vk_error *err)
 {
 	unsigned found = 0;
 	struct vk_bytes mode;
@@ -123,11 +129,12 @@ static enum vk_status read_pooling(const vk_jv *root, struct vk_model_config *c,
 			     get_bool(root, "pooling_mode_lasttoken", false);
 		if (found == 1 && !other) return VK_OK;
 	}
-	return vk_fail(err, VK_E_INVALID, "pooling: the built-in encoder does one of mean, cls and max");
+	return vk_fail(err, VK_E_INVALID,
+		       "pooling: the built-in encoder does one of mean, cls and max");
 }
 
-static enum vk_status read_pooling_at(const char *dir, struct vk_bytes path, struct vk_model_config *c,
-				      struct vk_error *err)
+static enum vk_status read_pooling_at(const char *dir, struct vk_bytes path,
+				      struct vk_model_config *c, struct vk_error *err)
 {
 	char name[256];
 	struct vk_model_file f;
@@ -155,7 +162,8 @@ static enum vk_status read_module(const char *dir, const vk_jv *m, struct vk_mod
 		return read_pooling_at(dir, get_str(m, "path", VK_LIT("1_Pooling")), c, err);
 	}
 	return vk_fail(err, VK_E_INVALID,
-		       "modules.json: module '%.*s' is not supported (Transformer, one Pooling, Normalize are)",
+		       "modules.json: module '%.*s' is not supported (Transformer, one Pooling, "
+		       "Normalize are)",
 		       (int)(type.n < 64 ? type.n : 64), type.p);
 }
 
@@ -168,26 +176,27 @@ static enum vk_status read_modules(const char *dir, struct vk_model_config *c, s
 	bool pooled = false;
 	for (const vk_jv *m = vk_jv_first(vk_model_json_root(&f)); m && !st; m = vk_jv_next(m))
 		st = read_module(dir, m, c, &pooled, err);
-	if (!st && !pooled)
-		st = vk_fail(err, VK_E_INVALID, "modules.json: no Pooling module");
+	if (!st && !pooled) st = vk_fail(err, VK_E_INVALID, "modules.json: no Pooling module");
 	vk_model_file_free(&f);
 	return st;
 }
 
 /* ---- prompts ---- */
 
-static enum vk_status read_prompts(const char *dir, struct vk_arena *arena, struct vk_model_config *c,
-				   struct vk_error *err)
+static enum vk_status read_prompts(const char *dir, struct vk_arena *arena,
+				   struct vk_model_config *c, struct vk_error *err)
 {
 	struct vk_model_file f;
-	enum vk_status st = vk_model_json_read(dir, "config_sentence_transformers.json", false, &f, err);
+	enum vk_status st =
+	    vk_model_json_read(dir, "config_sentence_transformers.json", false, &f, err);
 	if (st || !f.doc) return st;
 	const vk_jv *prompts = vk_jv_get(vk_model_json_root(&f), "prompts");
 	size_t n = vk_jv_type(prompts) == VK_J_OBJECT ? vk_jv_len(prompts) : 0;
 	if (n > VK_MODEL_PROMPTS_MAX) n = VK_MODEL_PROMPTS_MAX;
 	c->prompts = vk_arena_calloc(arena, n + 1, sizeof c->prompts[0]);
 	if (!c->prompts) st = vk_fail(err, VK_E_NOMEM, "model: out of memory");
-	for (const vk_jv *p = vk_jv_first(prompts); p && !st && c->prompts_n < n; p = vk_jv_next(p)) {
+	for (const vk_jv *p = vk_jv_first(prompts); p && !st && c->prompts_n < n;
+	     p = vk_jv_next(p)) {
 		struct vk_bytes text, key = vk_jv_key(p);
 		if (!vk_jv_str(p, &text)) continue;
 		struct vk_model_prompt *to = &c->prompts[c->prompts_n++];
@@ -205,7 +214,7 @@ static enum vk_status read_prompts(const char *dir, struct vk_arena *arena, stru
  * as it does in the reference. */
 struct overrides {
 	int lower_case, strip_accents, cjk; /* -1: not said */
-	uint32_t tokens_max;                /* 0: not said */
+	uint32_t tokens_max;		    /* 0: not said */
 };
 
 static int get_tristate(const vk_jv *root, const char *key)
@@ -220,10 +229,11 @@ static enum vk_status check_tokenizer_class(const vk_jv *root, struct vk_error *
 	if (vk_bytes_is(cls, "BertTokenizer") || vk_bytes_is(cls, "BertTokenizerFast") ||
 	    vk_bytes_is(cls, "PreTrainedTokenizerFast") || vk_bytes_is(cls, "TokenizersBackend"))
 		return VK_OK;
-	return vk_fail(err, VK_E_INVALID,
-		       "tokenizer_config.json: tokenizer_class '%.*s' is not supported; the built-in encoder "
-		       "has BERT's WordPiece only (no SentencePiece, no byte-level BPE)",
-		       (int)(cls.n < 64 ? cls.n : 64), cls.p);
+	return vk_fail(
+	    err, VK_E_INVALID,
+	    "tokenizer_config.json: tokenizer_class '%.*s' is not supported; the built-in encoder "
+	    "has BERT's WordPiece only (no SentencePiece, no byte-level BPE)",
+	    (int)(cls.n < 64 ? cls.n : 64), cls.p);
 }
 
 static enum vk_status read_overrides(const char *dir, struct overrides *o, struct vk_error *err)
@@ -239,13 +249,15 @@ static enum vk_status read_overrides(const char *dir, struct overrides *o, struc
 	o->strip_accents = get_tristate(root, "strip_accents");
 	o->cjk = get_tristate(root, "tokenize_chinese_chars");
 	/* "No limit" is written as 1e30 in places. */
-	if (vk_jv_f64(vk_jv_get(root, "model_max_length"), &v) && v >= 2 && v <= VK_MODEL_POSITIONS_MAX)
+	if (vk_jv_f64(vk_jv_get(root, "model_max_length"), &v) && v >= 2 &&
+	    v <= VK_MODEL_POSITIONS_MAX)
 		o->tokens_max = (uint32_t)v;
 	vk_model_file_free(&f);
 	if (!st) st = vk_model_json_read(dir, "sentence_bert_config.json", false, &f, err);
 	if (st) return st;
 	root = vk_model_json_root(&f);
-	if (vk_jv_f64(vk_jv_get(root, "max_seq_length"), &v) && v >= 2 && v <= VK_MODEL_POSITIONS_MAX)
+	if (vk_jv_f64(vk_jv_get(root, "max_seq_length"), &v) && v >= 2 &&
+	    v <= VK_MODEL_POSITIONS_MAX)
 		o->tokens_max = (uint32_t)v;
 	if (get_bool(root, "do_lower_case", false)) o->lower_case = 1;
 	vk_model_file_free(&f);
@@ -260,8 +272,9 @@ static void apply_overrides(const struct overrides *o, struct vk_wordpiece_optio
 	w->strip_accents = *strip >= 0 ? *strip : w->lower_case; /* unsaid: goes with the case */
 }
 
-static enum vk_status read_options(const vk_jv *root, const struct overrides *o, struct vk_arena *arena,
-				   struct vk_wordpiece_options *w, struct vk_error *err)
+static enum vk_status read_options(const vk_jv *root, const struct overrides *o,
+				   struct vk_arena *arena, struct vk_wordpiece_options *w,
+				   struct vk_error *err)
 {
 	static const char file[] = "tokenizer.json";
 	const vk_jv *normalizer = vk_jv_get(root, "normalizer"), *model = vk_jv_get(root, "model");
@@ -280,7 +293,8 @@ static enum vk_status read_options(const vk_jv *root, const struct overrides *o,
 	struct vk_bytes prefix = get_str(model, "continuing_subword_prefix", VK_LIT("##"));
 	w->unk_token = vk_arena_strndup(arena, unk.p, unk.n);
 	w->continuing = vk_arena_strndup(arena, prefix.p, prefix.n);
-	if (!w->unk_token || !w->continuing) return vk_fail(err, VK_E_NOMEM, "model: out of memory");
+	if (!w->unk_token || !w->continuing)
+		return vk_fail(err, VK_E_NOMEM, "model: out of memory");
 	apply_overrides(o, w, &strip);
 	return VK_OK;
 }
@@ -291,13 +305,16 @@ static enum vk_status add_added(struct vk_wordpiece *w, const vk_jv *added, stru
 	for (const vk_jv *a = vk_jv_first(added); a && !st; a = vk_jv_next(a)) {
 		struct vk_bytes text;
 		uint64_t id;
-		if (!vk_jv_str(vk_jv_get(a, "content"), &text) || !vk_jv_u64(vk_jv_get(a, "id"), &id) ||
-		    id >= VK_WORDPIECE_VOCAB_MAX)
-			return vk_fail(err, VK_E_INVALID, "tokenizer.json: an added token lacks id or content");
+		if (!vk_jv_str(vk_jv_get(a, "content"), &text) ||
+		    !vk_jv_u64(vk_jv_get(a, "id"), &id) || id >= VK_WORDPIECE_VOCAB_MAX)
+			return vk_fail(err, VK_E_INVALID,
+				       "tokenizer.json: an added token lacks id or content");
 		if (get_bool(a, "normalized", false) || get_bool(a, "single_word", false))
 			return vk_fail(err, VK_E_INVALID,
-				       "tokenizer.json: added token %u is matched after normalisation or by word, "
-				       "which is not supported", (unsigned)id);
+				       "tokenizer.json: added token %u is matched after "
+				       "normalisation or by word, "
+				       "which is not supported",
+				       (unsigned)id);
 		st = vk_wordpiece_add_special(w, text, (uint32_t)id, err);
 	}
 	return st;
@@ -311,7 +328,8 @@ static enum vk_status add_vocab(struct vk_wordpiece *w, const vk_jv *vocab, stru
 	for (const vk_jv *v = vk_jv_first(vocab); v && !st; v = vk_jv_next(v)) {
 		uint64_t id;
 		if (!vk_jv_u64(v, &id) || id >= VK_WORDPIECE_VOCAB_MAX)
-			return vk_fail(err, VK_E_INVALID, "tokenizer.json: an id of model.vocab is out of range");
+			return vk_fail(err, VK_E_INVALID,
+				       "tokenizer.json: an id of model.vocab is out of range");
 		st = vk_wordpiece_add(w, vk_jv_key(v), (uint32_t)id, err);
 	}
 	return st;
@@ -352,7 +370,8 @@ static void hash_tokenizer(const struct vk_model_file *f, const struct vk_wordpi
 			   uint32_t tokens_max, uint8_t out[32])
 {
 	char options[128];
-	int n = snprintf(options, sizeof options, "wordpiece1 clean=%d cjk=%d accents=%d lower=%d max=%u", w->clean_text,
+	int n = snprintf(options, sizeof options,
+			 "wordpiece1 clean=%d cjk=%d accents=%d lower=%d max=%u", w->clean_text,
 			 w->cjk_spacing, w->strip_accents, w->lower_case, tokens_max);
 	struct vk_sha256 s;
 	vk_sha256_init(&s);
@@ -361,8 +380,8 @@ static void hash_tokenizer(const struct vk_model_file *f, const struct vk_wordpi
 	vk_sha256_final(&s, out);
 }
 
-static enum vk_status read_tokenizer(const char *dir, struct vk_arena *arena, struct vk_model_config *c,
-				     struct vk_error *err)
+static enum vk_status read_tokenizer(const char *dir, struct vk_arena *arena,
+				     struct vk_model_config *c, struct vk_error *err)
 {
 	struct overrides o;
 	struct vk_model_file f;
@@ -375,12 +394,16 @@ static enum vk_status read_tokenizer(const char *dir, struct vk_arena *arena, st
 	} else {
 		st = vk_model_file_read(dir, "vocab.txt", false, &f, err);
 		if (!st && !f.text)
-			st = vk_fail(err, VK_E_NOT_FOUND, "%.300s: neither tokenizer.json nor vocab.txt is there", dir);
-		if (!st) st = tokenizer_of_lines((struct vk_bytes){f.text, f.n}, &o, &w, &c->tokenizer, err);
+			st = vk_fail(err, VK_E_NOT_FOUND,
+				     "%.300s: neither tokenizer.json nor vocab.txt is there", dir);
+		if (!st)
+			st = tokenizer_of_lines((struct vk_bytes){f.text, f.n}, &o, &w,
+						&c->tokenizer, err);
 	}
 	if (!st) st = vk_wordpiece_seal(c->tokenizer, err);
 	if (!st && vk_wordpiece_ids(c->tokenizer) > c->vocab)
-		st = vk_fail(err, VK_E_INVALID, "tokenizer: ids up to %u, but config.json's vocab_size is %u",
+		st = vk_fail(err, VK_E_INVALID,
+			     "tokenizer: ids up to %u, but config.json's vocab_size is %u",
 			     vk_wordpiece_ids(c->tokenizer) - 1, c->vocab);
 	if (!st && o.tokens_max && o.tokens_max < c->tokens_max) c->tokens_max = o.tokens_max;
 	if (!st) hash_tokenizer(&f, &w, c->tokens_max, c->tokenizer_sha256);

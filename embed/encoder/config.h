@@ -33,11 +33,12 @@ struct vk_model_config {
 	float eps; /* LayerNorm */
 	enum vk_pooling pooling;
 	bool normalize;
-	uint32_t tokens_max; /* [CLS] and [SEP] included */
+	uint32_t tokens_max;		 /* [CLS] and [SEP] included */
 	struct vk_model_prompt *prompts; /* in the arena */
 	size_t prompts_n;
 	struct vk_wordpiece *tokenizer; /* the caller's to free */
-	uint8_t tokenizer_sha256[32];   /* over the vocabulary file's bytes and the options in force */
+	uint8_t
+	    tokenizer_sha256[32]; /* over the vocabulary file's bytes and the options in force */
 };
 
 /* Reads dir into *c; strings live in the arena. On failure nothing is left to free. */

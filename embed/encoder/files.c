@@ -10,13 +10,15 @@
 
 #define JSON_ARENA_MAX ((size_t)512 << 20)
 
-static enum vk_status read_all(int fd, const char *path, struct vk_model_file *f, struct vk_error *err)
+static enum vk_status read_all(int fd, const char *path, struct vk_model_file *f,
+			       struct vk_error *err)
 {
 	struct stat sb;
 	if (fstat(fd, &sb) || !S_ISREG(sb.st_mode))
 		return vk_fail(err, VK_E_INVALID, "%.300s: not a file", path);
 	if ((size_t)sb.st_size > VK_MODEL_FILE_MAX)
-		return vk_fail(err, VK_E_INVALID, "%.300s: larger than %zu MiB", path, VK_MODEL_FILE_MAX >> 20);
+		return vk_fail(err, VK_E_INVALID, "%.300s: larger than %zu MiB", path,
+			       VK_MODEL_FILE_MAX >> 20);
 	size_t size = (size_t)sb.st_size;
 	f->text = malloc(size + 1);
 	if (!f->text) return vk_fail(err, VK_E_NOMEM, "%.300s: out of memory", path);

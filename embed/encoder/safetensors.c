@@ -27,10 +27,10 @@ static const struct dtype {
 	uint32_t bits;
 	enum vk_tensor_type type;
 } dtypes[] = {
-	{"F32", 32, VK_TENSOR_F32},  {"F16", 16, VK_TENSOR_F16},  {"BF16", 16, VK_TENSOR_BF16},
-	{"F64", 64, VK_TENSOR_OTHER}, {"I64", 64, VK_TENSOR_OTHER}, {"I32", 32, VK_TENSOR_OTHER},
-	{"I16", 16, VK_TENSOR_OTHER}, {"I8", 8, VK_TENSOR_OTHER},   {"U64", 64, VK_TENSOR_OTHER},
-	{"U32", 32, VK_TENSOR_OTHER}, {"U16", 16, VK_TENSOR_OTHER}, {"U8", 8, VK_TENSOR_OTHER},
+	{"F32", 32, VK_TENSOR_F32},	  {"F16", 16, VK_TENSOR_F16},	   {"BF16", 16, VK_TENSOR_BF16},
+	{"F64", 64, VK_TENSOR_OTHER}, {"I64", 64, VK_TENSOR_OTHER},	   {"I32", 32, VK_TENSOR_OTHER},
+	{"I16", 16, VK_TENSOR_OTHER}, {"I8", 8, VK_TENSOR_OTHER},	   {"U64", 64, VK_TENSOR_OTHER},
+	{"U32", 32, VK_TENSOR_OTHER}, {"U16", 16, VK_TENSOR_OTHER},	   {"U8", 8, VK_TENSOR_OTHER},
 	{"BOOL", 8, VK_TENSOR_OTHER}, {"F8_E5M2", 8, VK_TENSOR_OTHER}, {"F8_E4M3", 8, VK_TENSOR_OTHER},
 };
 
@@ -116,8 +116,8 @@ static enum vk_status read_header(struct vk_safetensors *s, const vk_jv *root, s
 		return vk_fail(err, VK_E_INVALID, "safetensors: the header is no JSON object");
 	size_t count = vk_jv_len(root);
 	if (count > VK_SAFETENSORS_TENSORS_MAX)
-		return vk_fail(err, VK_E_INVALID, "safetensors: %zu tensors, at most %d are read", count,
-			       VK_SAFETENSORS_TENSORS_MAX);
+		return vk_fail(err, VK_E_INVALID, "safetensors: %zu tensors, at most %d are read",
+			       count, VK_SAFETENSORS_TENSORS_MAX);
 	s->tensors = vk_arena_calloc(&s->arena, count + 1, sizeof s->tensors[0]);
 	if (!s->tensors) return vk_fail(err, VK_E_NOMEM, "safetensors: out of memory");
 	for (const vk_jv *v = vk_jv_first(root); v; v = vk_jv_next(v)) {
@@ -139,10 +139,12 @@ static enum vk_status parse(struct vk_safetensors *s, struct vk_error *err)
 {
 	struct vk_bytes file = s->file;
 	if (file.n < LENGTH_SIZE)
-		return vk_fail(err, VK_E_INVALID, "safetensors: the file is shorter than its length field");
+		return vk_fail(err, VK_E_INVALID,
+			       "safetensors: the file is shorter than its length field");
 	uint64_t header_size = vk_get_u64le((const uint8_t *)file.p);
 	if (header_size > VK_SAFETENSORS_HEADER_MAX || header_size > file.n - LENGTH_SIZE)
-		return vk_fail(err, VK_E_INVALID, "safetensors: a header of %llu bytes does not fit",
+		return vk_fail(err, VK_E_INVALID,
+			       "safetensors: a header of %llu bytes does not fit",
 			       (unsigned long long)header_size);
 	struct vk_bytes header = {file.p + LENGTH_SIZE, (size_t)header_size};
 	struct vk_bytes data = {header.p + header.n, file.n - LENGTH_SIZE - header.n};
@@ -225,10 +227,7 @@ void vk_safetensors_close(struct vk_safetensors *s)
 	free(s);
 }
 
-struct vk_bytes vk_safetensors_bytes(const struct vk_safetensors *s)
-{
-	return s->file;
-}
+struct vk_bytes vk_safetensors_bytes(const struct vk_safetensors *s) { return s->file; }
 
 const struct vk_tensor *vk_safetensors_find(const struct vk_safetensors *s, const char *name)
 {

@@ -29,9 +29,9 @@ struct vk_tensor {
 	enum vk_tensor_type type;
 	uint32_t rank;
 	uint64_t shape[VK_SAFETENSORS_RANK_MAX];
-	uint64_t count;      /* elements */
+	uint64_t count;	     /* elements */
 	const uint8_t *data; /* little-endian, any alignment */
-	uint64_t size;       /* bytes */
+	uint64_t size;	     /* bytes */
 };
 
 struct vk_safetensors;
@@ -48,7 +48,8 @@ struct vk_bytes vk_safetensors_bytes(const struct vk_safetensors *s);
 /* NULL when there is no such tensor. */
 const struct vk_tensor *vk_safetensors_find(const struct vk_safetensors *s, const char *name);
 
-/* Elements [first, first + n) as f32. The tensor must be F32, F16 or BF16 and hold them (assert). */
+/* Elements [first, first + n) as f32. The tensor must be F32, F16 or BF16 and hold them (assert).
+ */
 void vk_tensor_read(const struct vk_tensor *t, uint64_t first, size_t n, float *dst);
 
 #endif

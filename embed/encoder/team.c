@@ -47,7 +47,8 @@ static int do_part(struct vk_team *t)
 {
 	uint64_t ticket = atomic_load(&t->ticket);
 	for (;;) {
-		uint32_t parts = (uint32_t)(ticket >> 16) & 0xffff, next = (uint32_t)ticket & 0xffff;
+		uint32_t parts = (uint32_t)(ticket >> 16) & 0xffff,
+			 next = (uint32_t)ticket & 0xffff;
 		if (next >= parts) return 0;
 		void (*fn)(void *, size_t) = atomic_load(&t->fn);
 		void *arg = atomic_load(&t->arg);
@@ -104,10 +105,7 @@ void vk_team_close(struct vk_team *t)
 	put(t);
 }
 
-unsigned vk_team_size(const struct vk_team *t)
-{
-	return t ? t->size : 1;
-}
+unsigned vk_team_size(const struct vk_team *t) { return t ? t->size : 1; }
 
 void vk_team_for(struct vk_team *t, size_t count, void (*fn)(void *arg, size_t i), void *arg)
 {

@@ -23,10 +23,10 @@
 #include "embed/encoder/bert_chars.h"
 
 #define ARENA_MAX ((size_t)128 << 20)
-#define PIECE_BYTES_MAX 512  /* a longer vocabulary entry is refused */
-#define PREFIX_BYTES_MAX 16  /* of "##" */
-#define MARKS_MAX 64         /* of one base character; longer runs are ordered in parts */
-#define DECOMPOSED_MAX 32    /* code points of one decomposed character; Unicode's most is 4 */
+#define PIECE_BYTES_MAX 512 /* a longer vocabulary entry is refused */
+#define PREFIX_BYTES_MAX 16 /* of "##" */
+#define MARKS_MAX 64	    /* of one base character; longer runs are ordered in parts */
+#define DECOMPOSED_MAX 32   /* code points of one decomposed character; Unicode's most is 4 */
 #define NO_ID UINT32_MAX
 
 struct entry {
@@ -115,10 +115,11 @@ enum vk_status vk_wordpiece_add(struct vk_wordpiece *w, struct vk_bytes piece, u
 				struct vk_error *err)
 {
 	if (id >= VK_WORDPIECE_VOCAB_MAX || w->count >= VK_WORDPIECE_VOCAB_MAX)
-		return vk_fail(err, VK_E_INVALID, "tokenizer: more than %u pieces", VK_WORDPIECE_VOCAB_MAX);
+		return vk_fail(err, VK_E_INVALID, "tokenizer: more than %u pieces",
+			       VK_WORDPIECE_VOCAB_MAX);
 	if (piece.n > PIECE_BYTES_MAX)
-		return vk_fail(err, VK_E_INVALID, "tokenizer: piece %u has %zu bytes, at most %d", id,
-			       piece.n, PIECE_BYTES_MAX);
+		return vk_fail(err, VK_E_INVALID, "tokenizer: piece %u has %zu bytes, at most %d",
+			       id, piece.n, PIECE_BYTES_MAX);
 	if (id >= w->ids) w->ids = id + 1;
 	if (piece.n == 0) return VK_OK; /* an empty line takes its number and never matches */
 	if (w->count * 2 > w->mask && !grow(w)) return no_memory(err);
@@ -139,7 +140,8 @@ enum vk_status vk_wordpiece_add_special(struct vk_wordpiece *w, struct vk_bytes 
 {
 	if (text.n == 0 || text.n > PIECE_BYTES_MAX || id >= VK_WORDPIECE_VOCAB_MAX ||
 	    w->specials == VK_WORDPIECE_ADDED_MAX)
-		return vk_fail(err, VK_E_INVALID, "tokenizer: added token %u is empty, too long or one too many", id);
+		return vk_fail(err, VK_E_INVALID,
+			       "tokenizer: added token %u is empty, too long or one too many", id);
 	char *copy = vk_arena_strndup(&w->arena, text.p, text.n);
 	if (!copy) return no_memory(err);
 	w->special[w->specials++] = (struct special){{copy, text.n}, id};
@@ -186,20 +188,19 @@ static enum vk_status find_special(const struct vk_wordpiece *w, const char *nam
 enum vk_status vk_wordpiece_seal(struct vk_wordpiece *w, struct vk_error *err)
 {
 	if (w->opt.max_chars == 0 || w->opt.max_chars > VK_WORDPIECE_CHARS_MAX)
-		return vk_fail(err, VK_E_INVALID, "tokenizer: max_input_chars_per_word must be 1 to %d",
+		return vk_fail(err, VK_E_INVALID,
+			       "tokenizer: max_input_chars_per_word must be 1 to %d",
 			       VK_WORDPIECE_CHARS_MAX);
 	if (w->prefix_n > PREFIX_BYTES_MAX)
-		return vk_fail(err, VK_E_INVALID, "tokenizer: the continuing_subword_prefix is too long");
+		return vk_fail(err, VK_E_INVALID,
+			       "tokenizer: the continuing_subword_prefix is too long");
 	enum vk_status st = find_special(w, w->opt.unk_token, &w->unk, err);
 	if (!st) st = find_special(w, w->opt.cls_token, &w->cls, err);
 	if (!st) st = find_special(w, w->opt.sep_token, &w->sep, err);
 	return st;
 }
 
-uint32_t vk_wordpiece_ids(const struct vk_wordpiece *w)
-{
-	return w->ids;
-}
+uint32_t vk_wordpiece_ids(const struct vk_wordpiece *w) { return w->ids; }
 
 /* ---- encoding ---- */
 
@@ -229,11 +230,12 @@ static void put_id(struct encoder *e, uint32_t id)
 
 /* Longest piece of the vocabulary at word[at..): its id and length in bytes. For a
  * continuation the prefix is written over the bytes before `at` and put back by the caller. */
-static uint32_t longest_piece(const struct vk_wordpiece *w, const char *p, size_t prefix_n, size_t n,
-			      size_t *used)
+static uint32_t longest_piece(const struct vk_wordpiece *w, const char *p, size_t prefix_n,
+			      size_t n, size_t *used)
 {
 	size_t try_n = n;
-	if (prefix_n + try_n > w->piece_max) try_n = w->piece_max > prefix_n ? w->piece_max - prefix_n : 0;
+	if (prefix_n + try_n > w->piece_max)
+		try_n = w->piece_max > prefix_n ? w->piece_max - prefix_n : 0;
 	for (; try_n > 0; try_n--) {
 		if (try_n < n && ((unsigned char)p[prefix_n + try_n] & 0xc0) == 0x80) continue;
 		struct vk_bytes piece = {p, prefix_n + try_n};
@@ -329,8 +331,8 @@ static void decompose(struct encoder *e, uint32_t cp)
 	utf8proc_ssize_t n = -1;
 	/* U+11938 got its decomposition after the reference's Unicode version. */
 	if (e->w->opt.strip_accents && cp != 0x11938)
-		n = utf8proc_decompose_char((utf8proc_int32_t)cp, out, DECOMPOSED_MAX, UTF8PROC_DECOMPOSE,
-					    &boundary);
+		n = utf8proc_decompose_char((utf8proc_int32_t)cp, out, DECOMPOSED_MAX,
+					    UTF8PROC_DECOMPOSE, &boundary);
 	if (n < 0 || n > DECOMPOSED_MAX) {
 		if (e->w->opt.strip_accents) reorder(e, cp);
 		else fold(e, cp);

@@ -74,7 +74,8 @@ static void read_line(struct vk_bytes line, struct golden *g)
 	g->ids = copy;
 	/* base64 may write up to n/4*3 bytes: exactly the vector, whose size has no rest. */
 	assert_int_equal(vector.n, VK_BASE64_LEN(sizeof g->vector));
-	assert_int_equal(vk_base64_decode(vk_cpu_best(), g->vector, vector.p, vector.n), sizeof g->vector);
+	assert_int_equal(vk_base64_decode(vk_cpu_best(), g->vector, vector.p, vector.n),
+			 sizeof g->vector);
 	vk_json_free(doc);
 }
 
@@ -84,7 +85,8 @@ static int set_up(void **state)
 	size_t n, i = 0;
 	vk_arena_init(&fx.arena, (size_t)64 << 20);
 	fx.file = read_file(GOLDEN, &n);
-	for (char *p = fx.file, *nl; (nl = memchr(p, '\n', (size_t)(fx.file + n - p))); p = nl + 1, i++) {
+	for (char *p = fx.file, *nl; (nl = memchr(p, '\n', (size_t)(fx.file + n - p)));
+	     p = nl + 1, i++) {
 		assert_true(i < TEXTS);
 		read_line((struct vk_bytes){p, (size_t)(nl - p)}, &fx.golden[i]);
 		fx.texts[i].text = fx.golden[i].text;
@@ -113,7 +115,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-#define NEED_MODEL()                                                                           \
+#define NEED_MODEL()                                                                               \
 	if (!fx.encoder) skip()
 
 static void run(struct vk_pool *pool, struct vk_encoder_text *texts, size_t n, float *rows)
@@ -156,10 +158,11 @@ static void test_encoder_every_golden_text_has_the_reference_ids(void **state)
 		size_t n = vk_wordpiece_encode(c.tokenizer, g->text, ids, 256, &truncated);
 		for (size_t j = 0; j < n && j < g->ids_n; j++)
 			if (ids[j] != g->ids[j])
-				fail_msg("text %zu: token %zu is %u, the reference has %u", i, j, ids[j], g->ids[j]);
+				fail_msg("text %zu: token %zu is %u, the reference has %u", i, j,
+					 ids[j], g->ids[j]);
 		if (n != g->ids_n || truncated != g->truncated)
-			fail_msg("text %zu: %zu tokens (truncated %d), the reference has %zu (%d)", i, n, truncated,
-				 g->ids_n, g->truncated);
+			fail_msg("text %zu: %zu tokens (truncated %d), the reference has %zu (%d)",
+				 i, n, truncated, g->ids_n, g->truncated);
 	}
 	vk_wordpiece_free(c.tokenizer);
 	vk_arena_free(&arena);
@@ -216,8 +219,9 @@ static void test_encoder_prefix_reads_as_part_of_the_text(void **state)
 	(void)state;
 	NEED_MODEL();
 	float rows[2 * DIMS];
-	struct vk_encoder_text t[2] = {{.text = VK_LIT("words of a query"), .prefix = VK_LIT("query: pass")},
-				       {.text = VK_LIT("query: passwords of a query")}};
+	struct vk_encoder_text t[2] = {
+	    {.text = VK_LIT("words of a query"), .prefix = VK_LIT("query: pass")},
+	    {.text = VK_LIT("query: passwords of a query")}};
 	run(NULL, t, 2, rows);
 	assert_int_equal(t[0].tokens, t[1].tokens);
 	assert_true(cosine(rows, rows + DIMS) >= 0.9999999);
@@ -266,15 +270,15 @@ static void test_encoder_invalid_utf8_is_refused_by_position(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_encoder_minilm_says_what_it_is),
-		cmocka_unit_test(test_encoder_every_golden_text_has_the_reference_ids),
-		cmocka_unit_test(test_encoder_golden_texts_alone_match_the_reference),
-		cmocka_unit_test(test_encoder_golden_texts_shared_by_two_threads_match_the_reference),
-		cmocka_unit_test(test_encoder_batch_equals_single),
-		cmocka_unit_test(test_encoder_prefix_reads_as_part_of_the_text),
-		cmocka_unit_test(test_encoder_rows_have_unit_length),
-		cmocka_unit_test(test_encoder_many_texts_go_in_waves),
-		cmocka_unit_test(test_encoder_invalid_utf8_is_refused_by_position),
+	    cmocka_unit_test(test_encoder_minilm_says_what_it_is),
+	    cmocka_unit_test(test_encoder_every_golden_text_has_the_reference_ids),
+	    cmocka_unit_test(test_encoder_golden_texts_alone_match_the_reference),
+	    cmocka_unit_test(test_encoder_golden_texts_shared_by_two_threads_match_the_reference),
+	    cmocka_unit_test(test_encoder_batch_equals_single),
+	    cmocka_unit_test(test_encoder_prefix_reads_as_part_of_the_text),
+	    cmocka_unit_test(test_encoder_rows_have_unit_length),
+	    cmocka_unit_test(test_encoder_many_texts_go_in_waves),
+	    cmocka_unit_test(test_encoder_invalid_utf8_is_refused_by_position),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -16,15 +16,13 @@
 
 static uint64_t seed;
 
-static float rnd(void)
-{
-	return (float)((double)(vk_rng(&seed) >> 11) * 0x1p-52 - 1);
-}
+static float rnd(void) { return (float)((double)(vk_rng(&seed) >> 11) * 0x1p-52 - 1); }
 
 static void each_level(void (*check)(const struct vk_encoder_kernels *k))
 {
 	check(&vk_encoder_kernels_plain);
-	for (int l = VK_CPU_SCALAR; l <= (int)vk_cpu_best(); l++) check(vk_encoder_kernels((enum vk_cpu_level)l));
+	for (int l = VK_CPU_SCALAR; l <= (int)vk_cpu_best(); l++)
+		check(vk_encoder_kernels((enum vk_cpu_level)l));
 }
 
 static float *random_floats(size_t n)
@@ -34,16 +32,14 @@ static float *random_floats(size_t n)
 	return p;
 }
 
-static double gelu(double x)
-{
-	return 0.5 * x * (1 + erf(x / sqrt(2)));
-}
+static double gelu(double x) { return 0.5 * x * (1 + erf(x / sqrt(2))); }
 
 static void check_gemm_of(const struct vk_encoder_kernels *k, size_t m, size_t n, size_t depth,
 			  bool with_bias, enum vk_gemm_end end)
 {
 	size_t lda = depth + 3, cols = vk_panel_round(n), ldc = cols + 5;
-	float *a = random_floats(m * lda), *b = random_floats(cols * depth), *bias = random_floats(cols);
+	float *a = random_floats(m * lda), *b = random_floats(cols * depth),
+	      *bias = random_floats(cols);
 	float *c = random_floats(m * ldc), *before = malloc(m * ldc * sizeof *before);
 	memcpy(before, c, m * ldc * sizeof *c);
 	k->gemm(m, n, depth, a, lda, b, with_bias ? bias : NULL, c, ldc, end);
@@ -52,13 +48,17 @@ static void check_gemm_of(const struct vk_encoder_kernels *k, size_t m, size_t n
 			double want = before[i * ldc + j];
 			if (j < cols) {
 				double sum = with_bias ? bias[j] : 0;
-				const float *panel = b + j / VK_PANEL * VK_PANEL * depth + j % VK_PANEL;
-				for (size_t d = 0; d < depth; d++) sum += (double)a[i * lda + d] * panel[d * VK_PANEL];
-				want = end == VK_GEMM_ADD ? want + sum : end == VK_GEMM_GELU ? gelu(sum) : sum;
+				const float *panel =
+				    b + j / VK_PANEL * VK_PANEL * depth + j % VK_PANEL;
+				for (size_t d = 0; d < depth; d++)
+					sum += (double)a[i * lda + d] * panel[d * VK_PANEL];
+				want = end == VK_GEMM_ADD    ? want + sum
+				       : end == VK_GEMM_GELU ? gelu(sum)
+							     : sum;
 			}
 			if (fabs(c[i * ldc + j] - want) > 2e-6 * sqrt((double)depth) + 1e-6)
-				fail_msg("gemm %zux%zux%zu end %d: [%zu,%zu] is %.9g, want %.9g", m, n, depth, end, i,
-					 j, (double)c[i * ldc + j], want);
+				fail_msg("gemm %zux%zux%zu end %d: [%zu,%zu] is %.9g, want %.9g", m,
+					 n, depth, end, i, j, (double)c[i * ldc + j], want);
 		}
 	free(a), free(b), free(bias), free(c), free(before);
 }
@@ -133,12 +133,16 @@ static void check_layer_norm(const struct vk_encoder_kernels *k)
 	for (size_t n = 1; n < 100; n++) {
 		float row[100], was[100], gain[100], shift[100];
 		double mean = 0, variance = 0;
-		for (size_t i = 0; i < n; i++) row[i] = was[i] = rnd() * 3 + 1, gain[i] = rnd(), shift[i] = rnd();
+		for (size_t i = 0; i < n; i++)
+			row[i] = was[i] = rnd() * 3 + 1, gain[i] = rnd(), shift[i] = rnd();
 		for (size_t i = 0; i < n; i++) mean += row[i] / (double)n;
-		for (size_t i = 0; i < n; i++) variance += (row[i] - mean) * (row[i] - mean) / (double)n;
+		for (size_t i = 0; i < n; i++)
+			variance += (row[i] - mean) * (row[i] - mean) / (double)n;
 		k->layer_norm(row, n, gain, shift, 1e-5f);
 		for (size_t i = 0; i < n; i++)
-			assert_float_equal(row[i], (was[i] - mean) / sqrt(variance + 1e-5) * gain[i] + shift[i], 2e-5);
+			assert_float_equal(
+			    row[i], (was[i] - mean) / sqrt(variance + 1e-5) * gain[i] + shift[i],
+			    2e-5);
 	}
 }
 
@@ -155,10 +159,10 @@ int main(void)
 	else vk_random(&seed, sizeof seed);
 	printf("VECKEEP_TEST_SEED=%llu\n", (unsigned long long)seed);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_gemm_every_shape_matches_double),
-		cmocka_unit_test(test_gelu_matches_the_erf_form),
-		cmocka_unit_test(test_softmax_every_length_matches_double),
-		cmocka_unit_test(test_layer_norm_every_width_matches_double),
+	    cmocka_unit_test(test_gemm_every_shape_matches_double),
+	    cmocka_unit_test(test_gelu_matches_the_erf_form),
+	    cmocka_unit_test(test_softmax_every_length_matches_double),
+	    cmocka_unit_test(test_layer_norm_every_width_matches_double),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

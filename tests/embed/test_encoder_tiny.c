@@ -24,8 +24,8 @@ static struct vk_encoder *open_good(const struct tiny *m)
 	return e;
 }
 
-static void run(const struct vk_encoder *e, struct vk_pool *pool, struct vk_encoder_text *t, size_t n,
-		float *rows)
+static void run(const struct vk_encoder *e, struct vk_pool *pool, struct vk_encoder_text *t,
+		size_t n, float *rows)
 {
 	struct vk_error err;
 	if (vk_encoder_run(e, pool, t, n, rows, &err)) fail_msg("%s", err.text);
@@ -59,9 +59,10 @@ static void test_encoder_any_shape_and_type_matches_the_plain_network(void **sta
 {
 	(void)state;
 	static const struct tiny_shape shapes[] = {
-		{20, 4, 40, 2, TINY_F32, ""},  {32, 1, 64, 1, TINY_F32, "bert."}, {64, 2, 100, 2, TINY_F16, ""},
-		{48, 1, 33, 3, TINY_BF16, ""}, {66, 3, 31, 2, TINY_F16, "bert."}, {96, 3, 256, 2, TINY_F32, ""},
-		{7, 7, 5, 2, TINY_F32, ""},
+	    {20, 4, 40, 2, TINY_F32, ""},      {32, 1, 64, 1, TINY_F32, "bert."},
+	    {64, 2, 100, 2, TINY_F16, ""},     {48, 1, 33, 3, TINY_BF16, ""},
+	    {66, 3, 31, 2, TINY_F16, "bert."}, {96, 3, 256, 2, TINY_F32, ""},
+	    {7, 7, 5, 2, TINY_F32, ""},
 	};
 	struct vk_pool *pool = vk_pool_new(3, 64, "test");
 	for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -82,8 +83,11 @@ static void write_modules(const struct tiny *m, const char *pooling, bool normal
 	tiny_write_text(m, "1_Pooling/config.json", pooling);
 	snprintf(text, sizeof text,
 		 "[{\"idx\":0,\"path\":\"\",\"type\":\"sentence_transformers.models.Transformer\"},"
-		 "{\"idx\":1,\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models.Pooling\"}%s]",
-		 normalize ? ",{\"idx\":2,\"path\":\"2_Normalize\",\"type\":\"sentence_transformers.models.Normalize\"}" : "");
+		 "{\"idx\":1,\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models."
+		 "Pooling\"}%s]",
+		 normalize ? ",{\"idx\":2,\"path\":\"2_Normalize\",\"type\":\"sentence_"
+			     "transformers.models.Normalize\"}"
+			   : "");
 	tiny_write_text(m, "modules.json", text);
 }
 
@@ -100,7 +104,8 @@ static void test_encoder_cls_max_and_normalize_are_obeyed(void **state)
 	strcpy(mean_print, vk_encoder_info(e)->fingerprint);
 	vk_encoder_close(e);
 
-	write_modules(&m, "{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":false}", true);
+	write_modules(&m, "{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":false}",
+		      true);
 	e = open_good(&m);
 	assert_string_equal(vk_encoder_info(e)->pooling, "cls");
 	assert_string_not_equal(vk_encoder_info(e)->fingerprint, mean_print);
@@ -132,8 +137,9 @@ static void test_encoder_limit_and_prompts_come_from_the_directory(void **state)
 	float row[20];
 	tiny_make(&m, small, seed);
 	tiny_write_text(&m, "sentence_bert_config.json", "{\"max_seq_length\": 6}");
-	tiny_write_text(&m, "config_sentence_transformers.json",
-			"{\"prompts\":{\"query\":\"query: \",\"document\":\"\"},\"default_prompt_name\":null}");
+	tiny_write_text(
+	    &m, "config_sentence_transformers.json",
+	    "{\"prompts\":{\"query\":\"query: \",\"document\":\"\"},\"default_prompt_name\":null}");
 	struct vk_encoder *e = open_good(&m);
 	assert_int_equal(vk_encoder_info(e)->tokens_max, 6);
 	assert_true(vk_bytes_is(vk_encoder_prompt(e, "query"), "query: "));
@@ -152,8 +158,10 @@ static void test_encoder_limit_and_prompts_come_from_the_directory(void **state)
 
 static const char tokenizer_json[] =
 	"{\"version\":\"1.0\",\"added_tokens\":[{\"id\":2,\"content\":\"[CLS]\",\"normalized\":false}],"
-	"\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":%s},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
-	"\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"vocab\":{\"[PAD]\":0,\"[UNK]\":1,\"[CLS]\":2,\"[SEP]\":3,"
+	"\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":%s},\"pre_tokenizer\":{\"type\":"
+	"\"BertPreTokenizer\"},"
+	"\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"vocab\":{\"[PAD]\":0,\"[UNK]\":1,"
+	"\"[CLS]\":2,\"[SEP]\":3,"
 	"\"[MASK]\":4,\"a\":5,\"b\":6,\"c\":7,\"##a\":8,\"##b\":9,\"##c\":10,\".\":%d}}}";
 
 static void test_encoder_tokenizer_json_equals_vocab_txt(void **state)
@@ -173,7 +181,8 @@ static void test_encoder_tokenizer_json_equals_vocab_txt(void **state)
 	run(e, NULL, &t, 1, again);
 	assert_memory_equal(row, again, sizeof row);
 	vk_encoder_close(e);
-	/* A cased one reads [UNK] there, and is another space; tokenizer_config.json overrules it. */
+	/* A cased one reads [UNK] there, and is another space; tokenizer_config.json overrules it.
+	 */
 	snprintf(text, sizeof text, tokenizer_json, "false", 11);
 	tiny_write_text(&m, "tokenizer.json", text);
 	e = open_good(&m);
@@ -205,23 +214,32 @@ static void test_encoder_what_it_does_not_do_is_refused_by_name(void **state)
 	static const struct {
 		const char *file, *text, *word;
 	} cases[] = {
-		{"config.json", "{\"model_type\":\"xlm-roberta\"}", "xlm-roberta"},
-		{"config.json", "{\"model_type\":\"bert\",\"hidden_act\":\"relu\"}", "relu"},
-		{"config.json", "{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}", "relative_key"},
-		{"config.json", "{\"model_type\":\"bert\",\"hidden_size\":0}", "hidden_size"},
-		{"config.json", "{\"model_type\":\"bert\",\"hidden_size\":1e9}", "hidden_size"},
-		{"config.json", "[]", "config.json"},
-		{"config.json", "{", "config.json"},
-		{"config.json", "null", "config.json"},
-		{"tokenizer_config.json", "{\"tokenizer_class\":\"XLMRobertaTokenizer\"}", "XLMRobertaTokenizer"},
-		{"modules.json", "[{\"type\":\"sentence_transformers.models.Dense\",\"path\":\"2_Dense\"}]", "Dense"},
-		{"modules.json", "[{\"type\":\"sentence_transformers.models.Transformer\",\"path\":\"\"}]", "Pooling"},
-		{"modules.json", "[{\"type\":\"x.Pooling\",\"path\":\"../../etc\"}]", "path"},
-		{"tokenizer.json", "{\"model\":{\"type\":\"Unigram\"}}", "Unigram"},
-		{"tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "[UNK]"},
-		{"tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":-1}}}", "out of range"},
-		{"tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"max_input_chars_per_word\":100000,\"vocab\":{}}}", "max_input"},
-		{"vocab.txt", "hello\n", "[UNK]"},
+	    {"config.json", "{\"model_type\":\"xlm-roberta\"}", "xlm-roberta"},
+	    {"config.json", "{\"model_type\":\"bert\",\"hidden_act\":\"relu\"}", "relu"},
+	    {"config.json",
+	     "{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}",
+	     "relative_key"},
+	    {"config.json", "{\"model_type\":\"bert\",\"hidden_size\":0}", "hidden_size"},
+	    {"config.json", "{\"model_type\":\"bert\",\"hidden_size\":1e9}", "hidden_size"},
+	    {"config.json", "[]", "config.json"},
+	    {"config.json", "{", "config.json"},
+	    {"config.json", "null", "config.json"},
+	    {"tokenizer_config.json", "{\"tokenizer_class\":\"XLMRobertaTokenizer\"}",
+	     "XLMRobertaTokenizer"},
+	    {"modules.json",
+	     "[{\"type\":\"sentence_transformers.models.Dense\",\"path\":\"2_Dense\"}]", "Dense"},
+	    {"modules.json",
+	     "[{\"type\":\"sentence_transformers.models.Transformer\",\"path\":\"\"}]", "Pooling"},
+	    {"modules.json", "[{\"type\":\"x.Pooling\",\"path\":\"../../etc\"}]", "path"},
+	    {"tokenizer.json", "{\"model\":{\"type\":\"Unigram\"}}", "Unigram"},
+	    {"tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "[UNK]"},
+	    {"tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":-1}}}",
+	     "out of range"},
+	    {"tokenizer.json",
+	     "{\"model\":{\"type\":\"WordPiece\",\"max_input_chars_per_word\":100000,\"vocab\":{}}"
+	     "}",
+	     "max_input"},
+	    {"vocab.txt", "hello\n", "[UNK]"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct tiny m;
@@ -236,9 +254,11 @@ static void test_encoder_pooling_it_does_not_do_is_refused(void **state)
 {
 	(void)state;
 	static const char *const poolings[] = {
-		"{\"pooling_mode\":\"lasttoken\"}", "{}", "{\"pooling_mode\":\"mean\",\"include_prompt\":false}",
-		"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}",
-		"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_lasttoken\":true}",
+	    "{\"pooling_mode\":\"lasttoken\"}",
+	    "{}",
+	    "{\"pooling_mode\":\"mean\",\"include_prompt\":false}",
+	    "{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}",
+	    "{\"pooling_mode_mean_tokens\":true,\"pooling_mode_lasttoken\":true}",
 	};
 	struct tiny m;
 	tiny_make(&m, small, seed);
@@ -308,7 +328,8 @@ static void *run_many(void *arg)
 		struct vk_error err;
 		if (vk_encoder_run(r->e, r->pool, t, n, rows, &err)) r->ok = false;
 		for (size_t j = 0; j < 20; j++)
-			if (fabsf(rows[j] - r->want[j]) > 1e-5f || fabsf(rows[(n - 1) * 20 + j] - r->want[j]) > 1e-5f)
+			if (fabsf(rows[j] - r->want[j]) > 1e-5f ||
+			    fabsf(rows[(n - 1) * 20 + j] - r->want[j]) > 1e-5f)
 				r->ok = false;
 	}
 	return NULL;
@@ -346,15 +367,15 @@ int main(void)
 	else vk_random(&seed, sizeof seed);
 	printf("VECKEEP_TEST_SEED=%llu\n", (unsigned long long)seed);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_encoder_any_shape_and_type_matches_the_plain_network),
-		cmocka_unit_test(test_encoder_cls_max_and_normalize_are_obeyed),
-		cmocka_unit_test(test_encoder_limit_and_prompts_come_from_the_directory),
-		cmocka_unit_test(test_encoder_tokenizer_json_equals_vocab_txt),
-		cmocka_unit_test(test_encoder_what_it_does_not_do_is_refused_by_name),
-		cmocka_unit_test(test_encoder_pooling_it_does_not_do_is_refused),
-		cmocka_unit_test(test_encoder_missing_files_are_named),
-		cmocka_unit_test(test_encoder_weights_that_do_not_fit_the_config_are_refused),
-		cmocka_unit_test(test_encoder_many_threads_share_one),
+	    cmocka_unit_test(test_encoder_any_shape_and_type_matches_the_plain_network),
+	    cmocka_unit_test(test_encoder_cls_max_and_normalize_are_obeyed),
+	    cmocka_unit_test(test_encoder_limit_and_prompts_come_from_the_directory),
+	    cmocka_unit_test(test_encoder_tokenizer_json_equals_vocab_txt),
+	    cmocka_unit_test(test_encoder_what_it_does_not_do_is_refused_by_name),
+	    cmocka_unit_test(test_encoder_pooling_it_does_not_do_is_refused),
+	    cmocka_unit_test(test_encoder_missing_files_are_named),
+	    cmocka_unit_test(test_encoder_weights_that_do_not_fit_the_config_are_refused),
+	    cmocka_unit_test(test_encoder_many_threads_share_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,8 +15,10 @@
 #include "embed/encoder/safetensors.h"
 
 static const char good[] =
-	"{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},"
-	"\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[8,14]},\"s\":{\"dtype\":\"BF16\",\"shape\":[],"
+	"{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_"
+	"offsets\":[0,8]},"
+	"\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[8,14]},\"s\":{\"dtype\":\"BF16\","
+	"\"shape\":[],"
 	"\"data_offsets\":[14,16]},\"i\":{\"dtype\":\"I64\",\"shape\":[0],\"data_offsets\":[16,16]}}";
 
 /* Length, header, `data` bytes of data; malloc'd at its exact size. */
@@ -35,7 +37,8 @@ static void expect_invalid(struct vk_bytes file)
 	struct vk_safetensors *s = (struct vk_safetensors *)1;
 	struct vk_error err;
 	enum vk_status st = vk_safetensors_parse(file, &s, &err);
-	if (st != VK_E_INVALID || s) fail_msg("status %d: %.*s", st, (int)(file.n > 8 ? file.n - 8 : 0), file.p + 8);
+	if (st != VK_E_INVALID || s)
+		fail_msg("status %d: %.*s", st, (int)(file.n > 8 ? file.n - 8 : 0), file.p + 8);
 	assert_true(strlen(err.text) > 0);
 }
 
@@ -86,7 +89,8 @@ static void test_safetensors_every_truncation_is_invalid(void **state)
 static void test_safetensors_lengths_that_do_not_fit_are_invalid(void **state)
 {
 	(void)state;
-	static const uint64_t lengths[] = {0, 1, 1000000, (uint64_t)1 << 32, INT64_MAX, UINT64_MAX - 7, UINT64_MAX};
+	static const uint64_t lengths[] = {
+	    0, 1, 1000000, (uint64_t)1 << 32, INT64_MAX, UINT64_MAX - 7, UINT64_MAX};
 	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
 		struct vk_bytes file = file_of(good, lengths[i], 16);
 		expect_invalid(file);
@@ -98,31 +102,41 @@ static void test_safetensors_each_lie_of_a_header_is_invalid(void **state)
 {
 	(void)state;
 	static const char *const headers[] = {
-		"[]", "1", "null", "{\"a\":1}", "{\"a\":{}}", "{\"a\":[]}", "{",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F31\",\"shape\":[4],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":32,\"shape\":[4],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[\"4\"],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4.5],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4,20]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4294967280,4294967296]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967295,4294967295,4294967295],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967295,1073741824],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[2147483648,2147483648,1],\"data_offsets\":[0,0]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,16]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
-		"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
-		"{\"a\\u0000\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
-		"{} {}",
+	    "[]",
+	    "1",
+	    "null",
+	    "{\"a\":1}",
+	    "{\"a\":{}}",
+	    "{\"a\":[]}",
+	    "{",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"shape\":[4],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F31\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":32,\"shape\":[4],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[\"4\"],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4.5],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4,20]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4294967280,4294967296]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967295,4294967295,4294967295],\"data_"
+	    "offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967295,1073741824],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[2147483648,2147483648,1],\"data_offsets\":[0,0]}"
+	    "}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,4],\"data_offsets\":[0,16]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":"
+	    "\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+	    "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":"
+	    "\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
+	    "{\"a\\u0000\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+	    "{} {}",
 	};
 	for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
 		struct vk_bytes file = file_of(headers[i], strlen(headers[i]), 16);
@@ -162,13 +176,16 @@ static void test_tensor_read_every_16_bit_pattern_has_its_value(void **state)
 	(void)state;
 	uint8_t data[2 * 65536];
 	float v[65536];
-	for (unsigned i = 0; i < 65536; i++) data[2 * i] = (uint8_t)i, data[2 * i + 1] = (uint8_t)(i >> 8);
-	struct vk_tensor t = {.name = "t", .type = VK_TENSOR_F16, .count = 65536, .data = data, .size = sizeof data};
+	for (unsigned i = 0; i < 65536; i++)
+		data[2 * i] = (uint8_t)i, data[2 * i + 1] = (uint8_t)(i >> 8);
+	struct vk_tensor t = {
+	    .name = "t", .type = VK_TENSOR_F16, .count = 65536, .data = data, .size = sizeof data};
 	vk_tensor_read(&t, 0, 65536, v);
 	for (unsigned i = 0; i < 65536; i++) {
 		double want = f16_value(i);
 		if (isnan(want)) assert_true(isnan(v[i]));
-		else if ((double)v[i] != want || !signbit(v[i]) == (i >> 15 == 1)) fail_msg("f16 %#x is %g", i, (double)v[i]);
+		else if ((double)v[i] != want || !signbit(v[i]) == (i >> 15 == 1))
+			fail_msg("f16 %#x is %g", i, (double)v[i]);
 	}
 	t.type = VK_TENSOR_BF16;
 	vk_tensor_read(&t, 3, 65533, v);
@@ -181,12 +198,12 @@ static void test_tensor_read_every_16_bit_pattern_has_its_value(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_safetensors_good_file_gives_its_tensors),
-		cmocka_unit_test(test_safetensors_every_truncation_is_invalid),
-		cmocka_unit_test(test_safetensors_lengths_that_do_not_fit_are_invalid),
-		cmocka_unit_test(test_safetensors_each_lie_of_a_header_is_invalid),
-		cmocka_unit_test(test_safetensors_file_that_is_none_is_refused),
-		cmocka_unit_test(test_tensor_read_every_16_bit_pattern_has_its_value),
+	    cmocka_unit_test(test_safetensors_good_file_gives_its_tensors),
+	    cmocka_unit_test(test_safetensors_every_truncation_is_invalid),
+	    cmocka_unit_test(test_safetensors_lengths_that_do_not_fit_are_invalid),
+	    cmocka_unit_test(test_safetensors_each_lie_of_a_header_is_invalid),
+	    cmocka_unit_test(test_safetensors_file_that_is_none_is_refused),
+	    cmocka_unit_test(test_tensor_read_every_16_bit_pattern_has_its_value),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,8 +12,9 @@
 #include "base/utf8.h"
 #include "embed/encoder/wordpiece.h"
 
-static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nwor\n##ld\n##s\ncafe\ncaf\xc3\xa9\n,\n.\n"
-			    "!\nun\n##aff\n##able\na\n##a\n\xe4\xb8\xad\n\xe6\x96\x87\nHello\ni\n;\n##\n";
+static const char vocab[] =
+	"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nwor\n##ld\n##s\ncafe\ncaf\xc3\xa9\n,\n.\n"
+	"!\nun\n##aff\n##able\na\n##a\n\xe4\xb8\xad\n\xe6\x96\x87\nHello\ni\n;\n##\n";
 
 static struct vk_wordpiece *build(const struct vk_wordpiece_options *o)
 {
@@ -23,14 +24,16 @@ static struct vk_wordpiece *build(const struct vk_wordpiece_options *o)
 	assert_int_equal(vk_wordpiece_add_lines(w, VK_LIT(vocab), &err), VK_OK);
 	for (uint32_t id = 0; id < 5; id++) {
 		static const char *const names[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
-		assert_int_equal(vk_wordpiece_add_special(w, vk_bytes_of(names[id]), id, &err), VK_OK);
+		assert_int_equal(vk_wordpiece_add_special(w, vk_bytes_of(names[id]), id, &err),
+				 VK_OK);
 	}
 	assert_int_equal(vk_wordpiece_seal(w, &err), VK_OK);
 	return w;
 }
 
 /* The pieces between [CLS] and [SEP], joined by spaces. */
-static void expect_with(const struct vk_wordpiece_options *o, struct vk_bytes text, const char *want)
+static void expect_with(const struct vk_wordpiece_options *o, struct vk_bytes text,
+			const char *want)
 {
 	struct vk_wordpiece *w = build(o);
 	uint32_t ids[512];
@@ -80,7 +83,8 @@ static void test_wordpiece_case_and_accents_are_folded(void **state)
 	expect("\xc4\xb0", "i"); /* dotted capital I: i and a mark, which goes */
 	struct vk_wordpiece_options cased = VK_WORDPIECE_DEFAULTS;
 	cased.lower_case = cased.strip_accents = false;
-	expect_with(&cased, VK_LIT("Hello HELLO caf\xc3\xa9 caf\xc3\x89"), "Hello [UNK] caf\xc3\xa9 [UNK]");
+	expect_with(&cased, VK_LIT("Hello HELLO caf\xc3\xa9 caf\xc3\x89"),
+		    "Hello [UNK] caf\xc3\xa9 [UNK]");
 	struct vk_wordpiece_options accents = VK_WORDPIECE_DEFAULTS;
 	accents.strip_accents = false;
 	expect_with(&accents, VK_LIT("CAF\xc3\x89"), "caf\xc3\xa9");
@@ -90,15 +94,23 @@ static void test_wordpiece_punctuation_and_ideographs_stand_alone(void **state)
 {
 	(void)state;
 	expect("hello,hello.!", "hello , hello . !");
-	expect("hello\xe4\xb8\xad\xe6\x96\x87" "a", "hello \xe4\xb8\xad \xe6\x96\x87 a");
-	expect("a\xcd\xbe" "a", "a ; a"); /* the Greek question mark decomposes to a semicolon */
+	expect("hello\xe4\xb8\xad\xe6\x96\x87"
+	       "a",
+	       "hello \xe4\xb8\xad \xe6\x96\x87 a");
+	expect("a\xcd\xbe"
+	       "a",
+	       "a ; a"); /* the Greek question mark decomposes to a semicolon */
 }
 
 static void test_wordpiece_controls_vanish_and_spaces_split(void **state)
 {
 	(void)state;
-	expect_with(&VK_WORDPIECE_DEFAULTS, VK_LIT("hel\x00lo\x7f wor\xe2\x80\x8bld"), "hello wor ##ld");
-	expect("hello\xe3\x80\x80hello\xc2\xa0" "a\xe2\x80\xa8" "a", "hello hello a a");
+	expect_with(&VK_WORDPIECE_DEFAULTS, VK_LIT("hel\x00lo\x7f wor\xe2\x80\x8bld"),
+		    "hello wor ##ld");
+	expect("hello\xe3\x80\x80hello\xc2\xa0"
+	       "a\xe2\x80\xa8"
+	       "a",
+	       "hello hello a a");
 	expect("hel\vlo \xef\xbf\xbd\xee\x80\x80", "hello");
 }
 
@@ -157,22 +169,23 @@ static void test_wordpiece_vocabulary_without_its_specials_is_refused(void **sta
 	assert_int_equal(vk_wordpiece_ids(w), 3);
 	assert_int_equal(vk_wordpiece_seal(w, &err), VK_E_INVALID);
 	assert_non_null(strstr(err.text, "[SEP]"));
-	assert_int_equal(vk_wordpiece_add(w, VK_LIT("x"), VK_WORDPIECE_VOCAB_MAX, &err), VK_E_INVALID);
+	assert_int_equal(vk_wordpiece_add(w, VK_LIT("x"), VK_WORDPIECE_VOCAB_MAX, &err),
+			 VK_E_INVALID);
 	vk_wordpiece_free(w);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wordpiece_words_are_split_by_longest_piece),
-		cmocka_unit_test(test_wordpiece_one_unknown_piece_makes_the_word_unknown),
-		cmocka_unit_test(test_wordpiece_case_and_accents_are_folded),
-		cmocka_unit_test(test_wordpiece_punctuation_and_ideographs_stand_alone),
-		cmocka_unit_test(test_wordpiece_controls_vanish_and_spaces_split),
-		cmocka_unit_test(test_wordpiece_special_tokens_are_read_in_the_text),
-		cmocka_unit_test(test_wordpiece_words_past_100_characters_are_unknown),
-		cmocka_unit_test(test_wordpiece_texts_at_the_limit_are_cut_and_say_so),
-		cmocka_unit_test(test_wordpiece_vocabulary_without_its_specials_is_refused),
+	    cmocka_unit_test(test_wordpiece_words_are_split_by_longest_piece),
+	    cmocka_unit_test(test_wordpiece_one_unknown_piece_makes_the_word_unknown),
+	    cmocka_unit_test(test_wordpiece_case_and_accents_are_folded),
+	    cmocka_unit_test(test_wordpiece_punctuation_and_ideographs_stand_alone),
+	    cmocka_unit_test(test_wordpiece_controls_vanish_and_spaces_split),
+	    cmocka_unit_test(test_wordpiece_special_tokens_are_read_in_the_text),
+	    cmocka_unit_test(test_wordpiece_words_past_100_characters_are_unknown),
+	    cmocka_unit_test(test_wordpiece_texts_at_the_limit_are_cut_and_say_so),
+	    cmocka_unit_test(test_wordpiece_vocabulary_without_its_specials_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,7 +52,8 @@ static inline float tiny_cut(float v, enum tiny_dtype dtype)
 	return v;
 }
 
-static inline void tiny_add(struct tiny *m, uint64_t *seed, const char *name, size_t rows, size_t cols)
+static inline void tiny_add(struct tiny *m, uint64_t *seed, const char *name, size_t rows,
+			    size_t cols)
 {
 	struct tiny_tensor *t = &m->t[m->n++];
 	size_t n = rows * (cols ? cols : 1);
@@ -67,7 +68,8 @@ static inline void tiny_add(struct tiny *m, uint64_t *seed, const char *name, si
 	}
 }
 
-static inline void tiny_add_pair(struct tiny *m, uint64_t *seed, const char *name, size_t rows, size_t cols)
+static inline void tiny_add_pair(struct tiny *m, uint64_t *seed, const char *name, size_t rows,
+				 size_t cols)
 {
 	char full[96];
 	snprintf(full, sizeof full, "%s.weight", name);
@@ -112,11 +114,14 @@ static inline void tiny_write_weights(const struct tiny *m)
 			memcpy(&bits, &t->v[j], 4);
 			uint16_t half = (uint16_t)(bits >> 16);
 			if (m->shape.dtype == TINY_F16)
-				half = (uint16_t)((bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023));
+				half = (uint16_t)((bits >> 16 & 0x8000) |
+						  ((bits >> 23 & 255) - 112) << 10 |
+						  (bits >> 13 & 1023));
 			if (m->shape.dtype == TINY_F32) vk_buf_put(&data, &bits, 4);
 			else vk_buf_put(&data, &half, 2);
 		}
-		vk_buf_printf(&head, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", t->name, names[m->shape.dtype], t->rows);
+		vk_buf_printf(&head, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", t->name,
+			      names[m->shape.dtype], t->rows);
 		if (t->cols) vk_buf_printf(&head, ",%zu", t->cols);
 		vk_buf_printf(&head, "],\"data_offsets\":[%zu,%zu]}", start, data.n);
 	}
@@ -133,11 +138,14 @@ static inline void tiny_write_weights(const struct tiny *m)
 static inline void tiny_write_config(const struct tiny *m, const char *more)
 {
 	char text[1024];
-	snprintf(text, sizeof text,
-		 "{\"model_type\":\"bert\",\"hidden_act\":\"gelu\",\"hidden_size\":%zu,\"num_attention_heads\":%zu,"
-		 "\"intermediate_size\":%zu,\"num_hidden_layers\":%zu,\"max_position_embeddings\":%d,"
-		 "\"vocab_size\":%d,\"layer_norm_eps\":1e-12%s}",
-		 m->shape.hidden, m->shape.heads, m->shape.inner, m->shape.layers, TINY_POSITIONS, TINY_VOCAB, more);
+	snprintf(
+	    text, sizeof text,
+	    "{\"model_type\":\"bert\",\"hidden_act\":\"gelu\",\"hidden_size\":%zu,\"num_attention_"
+	    "heads\":%zu,"
+	    "\"intermediate_size\":%zu,\"num_hidden_layers\":%zu,\"max_position_embeddings\":%d,"
+	    "\"vocab_size\":%d,\"layer_norm_eps\":1e-12%s}",
+	    m->shape.hidden, m->shape.heads, m->shape.inner, m->shape.layers, TINY_POSITIONS,
+	    TINY_VOCAB, more);
 	tiny_write_text(m, "config.json", text);
 }
 
@@ -170,9 +178,17 @@ static inline void tiny_make(struct tiny *m, struct tiny_shape shape, uint64_t s
 
 static inline void tiny_remove(struct tiny *m)
 {
-	static const char *const names[] = {"config.json", "model.safetensors", "vocab.txt", "tokenizer.json",
-		"tokenizer_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
-		"config_sentence_transformers.json", "1_Pooling", ""};
+	static const char *const names[] = {"config.json",
+					    "model.safetensors",
+					    "vocab.txt",
+					    "tokenizer.json",
+					    "tokenizer_config.json",
+					    "modules.json",
+					    "sentence_bert_config.json",
+					    "1_Pooling/config.json",
+					    "config_sentence_transformers.json",
+					    "1_Pooling",
+					    ""};
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		char path[160];
 		snprintf(path, sizeof path, "%s/%s", m->dir, names[i]);
@@ -183,8 +199,8 @@ static inline void tiny_remove(struct tiny *m)
 
 /* ---- the oracle ---- */
 
-static inline void tiny_linear(const struct tiny *m, const char *name, const double *x, size_t k, double *y,
-			       size_t n)
+static inline void tiny_linear(const struct tiny *m, const char *name, const double *x, size_t k,
+			       double *y, size_t n)
 {
 	char full[96];
 	snprintf(full, sizeof full, "%s.weight", name);
@@ -218,19 +234,23 @@ static inline double *tiny_states(const struct tiny *m, const uint32_t *ids, siz
 	const float *words = tiny_get(m, "embeddings.word_embeddings.weight");
 	const float *positions = tiny_get(m, "embeddings.position_embeddings.weight");
 	const float *types = tiny_get(m, "embeddings.token_type_embeddings.weight");
-	double *x = malloc(n * h * sizeof *x), *q = malloc(3 * n * h * sizeof *q), *k = q + n * h, *v = k + n * h;
+	double *x = malloc(n * h * sizeof *x), *q = malloc(3 * n * h * sizeof *q), *k = q + n * h,
+	       *v = k + n * h;
 	double *y = calloc(h + inner + h, sizeof *y), *mid = y + h, *out = mid + inner;
 	for (size_t t = 0; t < n; t++) {
 		for (size_t j = 0; j < h; j++)
-			x[t * h + j] = (double)words[ids[t] * h + j] + positions[t * h + j] + types[j];
+			x[t * h + j] =
+			    (double)words[ids[t] * h + j] + positions[t * h + j] + types[j];
 		tiny_norm(m, "embeddings.LayerNorm", x + t * h);
 	}
 	for (size_t i = 0; i < m->shape.layers; i++) {
 		char name[80];
 		for (size_t t = 0; t < n; t++) {
-			tiny_linear(m, TINY_NAME("attention.self.query"), x + t * h, h, q + t * h, h);
+			tiny_linear(m, TINY_NAME("attention.self.query"), x + t * h, h, q + t * h,
+				    h);
 			tiny_linear(m, TINY_NAME("attention.self.key"), x + t * h, h, k + t * h, h);
-			tiny_linear(m, TINY_NAME("attention.self.value"), x + t * h, h, v + t * h, h);
+			tiny_linear(m, TINY_NAME("attention.self.value"), x + t * h, h, v + t * h,
+				    h);
 		}
 		for (size_t t = 0; t < n; t++) {
 			memset(y, 0, h * sizeof *y);
@@ -238,17 +258,20 @@ static inline double *tiny_states(const struct tiny *m, const uint32_t *ids, siz
 				double e[TINY_POSITIONS], total = 0;
 				for (size_t s = 0; s < n; s++) {
 					double dot = 0;
-					for (size_t j = head * d; j < (head + 1) * d; j++) dot += q[t * h + j] * k[s * h + j];
+					for (size_t j = head * d; j < (head + 1) * d; j++)
+						dot += q[t * h + j] * k[s * h + j];
 					total += e[s] = exp(dot / sqrt((double)d));
 				}
 				for (size_t s = 0; s < n; s++)
-					for (size_t j = head * d; j < (head + 1) * d; j++) y[j] += e[s] / total * v[s * h + j];
+					for (size_t j = head * d; j < (head + 1) * d; j++)
+						y[j] += e[s] / total * v[s * h + j];
 			}
 			tiny_linear(m, TINY_NAME("attention.output.dense"), y, h, out, h);
 			for (size_t j = 0; j < h; j++) x[t * h + j] += out[j];
 			tiny_norm(m, TINY_NAME("attention.output.LayerNorm"), x + t * h);
 			tiny_linear(m, TINY_NAME("intermediate.dense"), x + t * h, h, mid, inner);
-			for (size_t j = 0; j < inner; j++) mid[j] = 0.5 * mid[j] * (1 + erf(mid[j] / sqrt(2)));
+			for (size_t j = 0; j < inner; j++)
+				mid[j] = 0.5 * mid[j] * (1 + erf(mid[j] / sqrt(2)));
 			tiny_linear(m, TINY_NAME("output.dense"), mid, inner, out, h);
 			for (size_t j = 0; j < h; j++) x[t * h + j] += out[j];
 			tiny_norm(m, TINY_NAME("output.LayerNorm"), x + t * h);
