@@ -3,13 +3,15 @@
  *
  * Why not simd/gemm.h here: weights never change, so they are packed once at load into panels
  * of VK_PANEL columns, and a call reads them front to back. A BLAS packs them again in every
- * call, which for the few rows of one short text is most of the work (384 x 1536, one core with AVX-512, GFLOP/s: 184 and 38
- * at 8 rows, 180 and 142 at 96, 175 and 167 at 384, for panels and tuned OpenBLAS); and bias, GELU and the residual happen while the tile is still in the first cache.
+ * call, which for the few rows of one short text is most of the work; and bias, GELU and the
+ * residual happen while the tile is still in the first cache. Measured at k 384, n 1536 on one
+ * core with AVX-512, panels and tuned OpenBLAS, GFLOP/s: 184 and 38 at 8 rows, 180 and 142 at
+ * 96 rows, 175 and 167 at 384 rows.
  *
  * A panel: k rows of VK_PANEL floats; a matrix k x n is ceil(n / VK_PANEL) panels, the last
  * one padded with zeros. Kernels write whole panels: c has room for n rounded up.
  * Any alignment, any thread. One source (kernels_impl.h) for every CPU level, with the vector
- * width as its parameter; exp and erf are good to 2e-7 absolute.
+ * width as its parameter; gelu and softmax are good to 5e-7.
  */
 #ifndef VK_EMBED_ENCODER_KERNELS_H
 #define VK_EMBED_ENCODER_KERNELS_H
