@@ -161,11 +161,13 @@ static void conn_open(struct door *d, struct MHD_Connection *mhd, void **context
 	struct conn *c = conn_get(d->http);
 	*context = c;
 	if (!c) return;
-	const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	/* One answer at a time: libmicrohttpd 1.0 keeps them all in one place, so the next call
+	 * overwrites what the last one pointed to. */
+	int fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	const union MHD_ConnectionInfo *peer = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	struct sockaddr_storage here = {0};
 	socklen_t here_n = sizeof here;
-	getsockname(fd->connect_fd, (struct sockaddr *)&here, &here_n);
+	getsockname(fd, (struct sockaddr *)&here, &here_n);
 	c->door = d;
 	c->mhd = mhd;
 	c->at = AT_HEAD;
@@ -173,7 +175,7 @@ static void conn_open(struct door *d, struct MHD_Connection *mhd, void **context
 	c->req.peer_loopback = peer && vk_peer_is_loopback(peer->client_addr);
 	c->loopback_here = vk_peer_is_loopback((struct sockaddr *)&here);
 	vk_random(&c->rng, sizeof c->rng);
-	vk_reap_add(d->http->reaper, &c->reap, fd->connect_fd, vk_mono_ms());
+	vk_reap_add(d->http->reaper, &c->reap, fd, vk_mono_ms());
 }
 
 static void conn_close(struct door *d, struct conn *c)
