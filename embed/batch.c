@@ -125,7 +125,48 @@ static void xfer_done(struct vk_xfer *x)
 
 static void fail_all(struct batch *b, const struct vk_error *err);
 
+/* While this holds, the upstream is there to be called: vk_engine_stop() waits for the last one out. */
+static bool enter(struct vk_engine *e)
+{
+	atomic_fetch_add(&e->inside, 1);
+	if (!e->stopping) return true;
+	atomic_fetch_sub(&e->inside, 1);
+	return false;
+}
+
+static void leave(struct vk_engine *e)
+{
+	atomic_fetch_sub(&e->inside, 1);
+}
+
+void vk_engine_stop(struct vk_engine *e)
+{
+	e->stopping = true;
+	while (atomic_load(&e->inside)) usleep(500);
+}
+
+static void send_now(struct batch *b);
+
+static void stopping_error(struct vk_error *err)
+{
+	vk_fail_param(err, VK_E_UNAVAILABLE, "shutting_down", NULL, "The server is shutting down.");
+	err->retry_after_ms = 1000;
+}
+
 void vk_batch_send(struct batch *b)
+{
+	struct vk_engine *e = b->e;
+	struct vk_error err;
+	if (enter(e)) {
+		send_now(b);
+		leave(e);
+	} else {
+		stopping_error(&err);
+		fail_all(b, &err);
+	}
+}
+
+static void send_now(struct batch *b)
 {
 	const struct vk_provider *p = b->hop->provider;
 	struct vk_error err;
@@ -164,8 +205,7 @@ static void send_again(void *arg, bool cancelled)
 		vk_batch_send(b);
 		return;
 	}
-	vk_fail_param(&err, VK_E_UNAVAILABLE, "shutting_down", NULL, "The server is shutting down.");
-	err.retry_after_ms = 1000;
+	stopping_error(&err);
 	fail_all(b, &err);
 }
 
@@ -350,8 +390,9 @@ static void failed(struct batch *b, const struct vk_verdict *v)
 		vk_breaker_success(&b->rt->breaker);
 	else
 		vk_breaker_failure(&b->rt->breaker, v->fault, v->retry_after_ms, now_ms);
-	if (b->canary || refused || v->fault == VK_FAULT_NONE ||
-	    b->attempt + 1 >= b->hop->provider->attempts_max) {
+	unsigned attempts_max = b->hop->provider->attempts_max;
+	if (v->attempts_max && v->attempts_max < attempts_max) attempts_max = v->attempts_max;
+	if (b->canary || refused || v->fault == VK_FAULT_NONE || b->attempt + 1 >= attempts_max) {
 		vk_engine_unlock_do(e, &t);
 		fail_all(b, &err);
 		return;
@@ -379,7 +420,12 @@ static void failed(struct batch *b, const struct vk_verdict *v)
 	release_slot(b); /* while it waits, others may call */
 	vk_plan(e, &t);
 	vk_engine_unlock_do(e, &t);
+	if (!enter(e)) {
+		retry_now(b, true);
+		return;
+	}
 	vk_upstream_timer(e->upstream, now_ms + (uint64_t)delay_ms, retry_now, b);
+	leave(e);
 }
 
 /* --- landing --- */

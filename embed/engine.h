@@ -54,6 +54,8 @@ struct vk_engine_opts {
 	size_t queue_max;       /* inputs waiting in all lanes; 0: 200,000. Past it: 503 */
 };
 enum vk_status vk_engine_new(const struct vk_engine_opts *opts, struct vk_engine **out);
+/* No call goes out any more; what comes back fails with a 503. Then stop the upstream, then the pool. */
+void vk_engine_stop(struct vk_engine *e);
 /* Call after vk_upstream_stop() and with the pool idle: no callback may be under way. */
 void vk_engine_free(struct vk_engine *e);
 void vk_engine_set_offline(struct vk_engine *e, bool offline);

@@ -290,7 +290,7 @@ static struct group *next_group(struct vk_engine *e, int lane, uint64_t pass)
 
 void vk_plan(struct vk_engine *e, struct todo *t)
 {
-	if (!e->queued) return;
+	if (!e->queued || e->stopping) return;
 	uint64_t now_ms = vk_mono_ms();
 	for (int lane = 0; lane < LANES; lane++) {
 		uint64_t pass = ++e->passes;

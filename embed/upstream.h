@@ -37,13 +37,17 @@ struct vk_xfer {
 	/* request: the caller's, borrowed until done */
 	const char *url;
 	const char *const *headers;      /* "Name: value", NULL-terminated; may hold secrets, never logged */
-	struct vk_bytes body;            /* POST when p != NULL, else GET */
+	const char *method;              /* NULL: POST when body.p != NULL, else GET */
+	struct vk_bytes body;
 	const char *proxy, *ca_file, *cert_file, *key_file;
 	bool private_ok;
 	uint32_t connect_timeout_ms, timeout_ms;
 	uint64_t reply_bytes_max;
 	uint64_t start_at_ms;            /* monotonic; 0: now */
 	uint32_t host_connections_max;   /* provider's concurrency */
+	/* Each header of the final reply (those of a 1xx before it, too), on the upstream thread; the
+	 * spans live during the call. NULL: nobody wants them. */
+	void (*header)(struct vk_xfer *x, struct vk_bytes name, struct vk_bytes value);
 	void (*done)(struct vk_xfer *x);
 	void *arg;
 	/* result */
@@ -73,5 +77,8 @@ void vk_upstream_cancel(struct vk_upstream *u, struct vk_xfer *x);
  * probes of those who have no thread. Pending timers are dropped (fn with cancelled = true) at stop. */
 void vk_upstream_timer(struct vk_upstream *u, uint64_t at_ms, void (*fn)(void *arg, bool cancelled),
 		       void *arg);
+
+/* The library's own words on its version and what it was built with. */
+const char *vk_upstream_library(void);
 
 #endif

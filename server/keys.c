@@ -442,7 +442,7 @@ enum vk_status vk_keys_create(struct vk_keys *k, const struct vk_key_spec *spec,
 	struct vk_buf record;
 	enum vk_status st = check_spec(spec, now_ms, err);
 	if (st) return st;
-	vk_key_make(text, id);
+	vk_keytext_make(text, id);
 	vk_sha256(text, strlen(text), key.sha256);
 	snprintf(key.name, sizeof key.name, "%s", spec->name);
 	key.expires_ms = spec->expires_ms;

@@ -48,6 +48,6 @@ struct vk_key *vk_keys_find(struct vk_keys *k, const uint8_t sha256[VK_SHA256_SI
 /* Texts. check: is it well-formed and does its crc agree? */
 enum vk_key_form { VK_KEY_FOREIGN, VK_KEY_DAMAGED, VK_KEY_GOOD };
 enum vk_key_form vk_key_form_of(struct vk_bytes text);
-void vk_key_make(char text[VK_KEY_TEXT_MAX], char id[64]);
+void vk_keytext_make(char text[VK_KEY_TEXT_MAX], char id[64]);
 
 #endif

@@ -34,7 +34,7 @@ static void print_crc(char dst[VK_KEY_CRC_LEN], const char *text)
 	}
 }
 
-void vk_key_make(char text[VK_KEY_TEXT_MAX], char id[64])
+void vk_keytext_make(char text[VK_KEY_TEXT_MAX], char id[64])
 {
 	random_base62(id, VK_KEY_ID_LEN);
 	id[VK_KEY_ID_LEN] = 0;

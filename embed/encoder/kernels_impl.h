@@ -104,6 +104,9 @@ INLINE void tile(size_t r, size_t k, const float *a, size_t lda, const float *b,
 		for (size_t j = 0; j < VECS; j++) acc[i][j] = (vf){0};
 	for (size_t d = 0; d < k; d++, b += VK_PANEL) {
 		vf row[VECS];
+		/* The next depth's rows (weights come from the third cache or memory). */
+		__builtin_prefetch(b + DEPTH * VK_PANEL, 0, 2);
+		__builtin_prefetch(b + DEPTH * VK_PANEL + VK_PANEL / 2, 0, 2);
 		UNROLL
 		for (size_t j = 0; j < VECS; j++) row[j] = LOAD(b + j * W);
 		UNROLL

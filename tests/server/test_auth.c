@@ -101,7 +101,7 @@ static void test_auth_foreign_bearer_is_forwarded_only_when_allowed(void **state
 	assert_int_equal(bearer(k, "sk-team", true, &a), VK_OK);
 	assert_int_equal(a.scopes, VK_SCOPE_EMBED);
 	assert_true(vk_bytes_is(a.bearer, "sk-team"));
-	vk_key_make(text, id); /* one of ours that is not known: revoked, perhaps */
+	vk_keytext_make(text, id); /* one of ours that is not known: revoked, perhaps */
 	assert_int_equal(bearer(k, text, true, &a), VK_E_UNAUTHORIZED);
 	vk_keys_close(k);
 }
@@ -110,8 +110,8 @@ static void test_auth_key_text_shows_damage(void **state)
 {
 	(void)state;
 	char text[VK_KEY_TEXT_MAX], id[64], other[VK_KEY_TEXT_MAX];
-	vk_key_make(text, id);
-	vk_key_make(other, id);
+	vk_keytext_make(text, id);
+	vk_keytext_make(other, id);
 	assert_string_not_equal(text, other);
 	assert_int_equal(strlen(text), 68);
 	assert_int_equal(vk_key_form_of(vk_bytes_of(text)), VK_KEY_GOOD);

@@ -1,0 +1,219 @@
+/* Who we are, whether we live and are ready, metrics, our own OpenAPI document. */
+#include <stdio.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/app.h"
+#include "server/data.h"
+#include "server/flows.h"
+
+#define QDRANT_VERSION "1.15.0" /* clients compare it with their own */
+#define DISK_FREE_MIN ((uint64_t)256 << 20)
+
+void vk_flow_json(struct vk_req *req, struct vk_jw *w)
+{
+	vk_buf_free(&req->reply.body);
+	vk_buf_init(&req->reply.body, VK_LIMIT_REPLY_BYTES);
+	req->reply.status = 200;
+	req->reply.may_gzip = true;
+	vk_jw_init(w, &req->reply.body);
+}
+
+static void reply_text(struct vk_req *req, int status, const char *text)
+{
+	vk_buf_init(&req->reply.body, 4096);
+	vk_buf_puts(&req->reply.body, text);
+	req->reply.status = status;
+	req->reply.content_type = "text/plain; charset=utf-8";
+}
+
+void vk_flow_root(void *app, struct vk_req *req)
+{
+	struct vk_jw w;
+	(void)app;
+	vk_flow_json(req, &w);
+	vk_jw_object(&w);
+	vk_jw_kv(&w, "title", "veckeep");
+	vk_jw_kv(&w, "version", QDRANT_VERSION);
+	vk_jw_kv(&w, "veckeep", VK_VERSION);
+	vk_jw_object_end(&w);
+}
+
+void vk_flow_livez(void *app, struct vk_req *req)
+{
+	(void)app;
+	reply_text(req, 200, "ok\n");
+}
+
+static bool disk_low(const struct vk_app *app, uint64_t *free_bytes)
+{
+	struct statvfs fs;
+	if (statvfs(app->datadir.path, &fs)) return false;
+	*free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return *free_bytes < DISK_FREE_MIN;
+}
+
+/* Degraded is not dead: a provider that is down or a full cache is no reason to take us out. */
+void vk_flow_readyz(void *arg, struct vk_req *req)
+{
+	struct vk_app *app = arg;
+	struct vk_cachedb_stats s;
+	uint64_t free_bytes = 0;
+	vk_cachedb_stats(app->cache, &s);
+	bool low = disk_low(app, &free_bytes), ready = app->ready && !req->draining;
+	struct vk_jw w;
+	vk_flow_json(req, &w);
+	req->reply.status = ready ? 200 : 503;
+	vk_jw_object(&w);
+	vk_jw_kb(&w, "ready", ready);
+	if (req->draining) vk_jw_kv(&w, "reason", "draining");
+	vk_jw_key(&w, "degraded");
+	vk_jw_array(&w);
+	if (s.full) vk_jw_cstr(&w, "cache_full");
+	if (low) vk_jw_cstr(&w, "disk_low");
+	if (app->offline) vk_jw_cstr(&w, "offline");
+	pthread_mutex_lock(&app->lock);
+	if (app->config_error[0]) vk_jw_cstr(&w, "config_refused");
+	if (app->config.insecure) vk_jw_cstr(&w, "insecure");
+	pthread_mutex_unlock(&app->lock);
+	vk_jw_array_end(&w);
+	vk_jw_object_end(&w);
+}
+
+/* --- metrics --- */
+
+struct metrics_out {
+	struct vk_buf *b;
+	bool head; /* first series of a family: write HELP and TYPE */
+	const char *family;
+};
+
+static void provider_gauges(void *arg, const struct vk_provider_stats *s)
+{
+	struct metrics_out *o = arg;
+	char name[128], labels[160];
+	vk_metrics_escape(name, sizeof name, s->name);
+	snprintf(labels, sizeof labels, "provider=\"%s\"", name);
+#define G(id, help, value) vk_metrics_gauge(o->b, id, o->head ? help : NULL, labels, (double)(value))
+	G("veckeep_provider_breaker_state", "0 closed, 1 open, 2 half open", s->breaker);
+	G("veckeep_provider_in_flight", "Calls under way", s->in_flight);
+	G("veckeep_provider_queued_inputs", "Inputs that wait for this provider", s->queued);
+	G("veckeep_provider_calls_total", "Calls ended", s->calls);
+	G("veckeep_provider_calls_ok_total", "Calls answered well", s->calls_ok);
+	G("veckeep_provider_calls_transient_total", "Calls that failed for now", s->calls_transient);
+	G("veckeep_provider_calls_refused_total", "Calls refused for good", s->calls_refused);
+	G("veckeep_provider_retries_total", "Calls made again", s->retries);
+	G("veckeep_provider_inputs_total", "Inputs embedded", s->inputs);
+	G("veckeep_provider_tokens_total", "Tokens billed", s->tokens);
+	G("veckeep_provider_latency_seconds_sum", "Time of calls answered well",
+	  (double)s->latency_us_sum / 1e6);
+	o->head = false;
+}
+
+static void space_gauges(void *arg, const struct vk_space_stats *s)
+{
+	struct metrics_out *o = arg;
+	char id[256], labels[300];
+	vk_metrics_escape(id, sizeof id, s->id);
+	snprintf(labels, sizeof labels, "space=\"%s\"", id);
+	G("veckeep_embed_requests_total", "Requests", s->requests);
+	G("veckeep_embed_errors_total", "Requests that failed", s->errors);
+	G("veckeep_cache_hits_total", "Inputs answered from the cache", s->hits);
+	G("veckeep_cache_misses_total", "Inputs bought", s->misses);
+	G("veckeep_cache_coalesced_total", "Inputs that joined a call under way", s->coalesced);
+	G("veckeep_tokens_logical_total", "Tokens without a cache", s->logical_tokens);
+	G("veckeep_tokens_billed_total", "Tokens billed by providers", s->billed_tokens);
+	G("veckeep_tokens_saved_total", "Tokens not bought again", s->saved_tokens);
+	G("veckeep_money_billed_total", "Money billed, in the space's currency",
+	  (double)s->billed_micros / 1e6);
+	G("veckeep_money_saved_total", "Money saved, in the space's currency",
+	  (double)s->saved_micros / 1e6);
+#undef G
+	o->head = false;
+}
+
+static void store_gauges(struct vk_app *app, struct vk_buf *b)
+{
+	struct vk_cachedb_stats s;
+	struct vk_engine_gauges g;
+	struct vk_http_stats h;
+	uint64_t free_bytes = 0;
+	vk_cachedb_stats(app->cache, &s);
+	vk_engine_gauges(app->engine, &g);
+	vk_http_stats(app->http, &h);
+	disk_low(app, &free_bytes);
+	const struct {
+		const char *name, *help;
+		double value;
+	} list[] = {
+		{"veckeep_cache_rows", "Rows held", (double)s.rows},
+		{"veckeep_cache_row_bytes", "Bytes of the rows' vectors", (double)s.row_bytes},
+		{"veckeep_cache_used_bytes", "Pages in use", (double)s.used_bytes},
+		{"veckeep_cache_budget_bytes", "Pages that may be in use", (double)s.budget_bytes},
+		{"veckeep_cache_map_bytes", "Size of the map", (double)s.map_bytes},
+		{"veckeep_cache_free_bytes", "Free pages inside the file", (double)s.free_bytes},
+		{"veckeep_cache_puts_total", "Rows put", (double)s.puts},
+		{"veckeep_cache_commits_total", "Transactions committed", (double)s.commits},
+		{"veckeep_cache_evicted_total", "Rows evicted", (double)s.evicted},
+		{"veckeep_cache_corrupt_total", "Records that did not check", (double)s.corrupt},
+		{"veckeep_cache_dropped_total", "Rows not stored", (double)s.dropped},
+		{"veckeep_cache_queued_bytes", "Bytes waiting for the writer", (double)s.queued_bytes},
+		{"veckeep_cache_journal_bytes", "Bytes in the journal", (double)s.journal_bytes},
+		{"veckeep_cache_oldest_reader_lag_txns", "Age of the oldest reader in transactions",
+		 (double)s.oldest_reader_lag_txns},
+		{"veckeep_cache_full", "1: caching has stopped for lack of room", s.full},
+		{"veckeep_flights", "Texts in the air", (double)g.flights},
+		{"veckeep_queued_inputs", "Inputs that wait for a provider", (double)g.queued_inputs},
+		{"veckeep_operations", "Requests that wait", (double)g.operations},
+		{"veckeep_http_connections", "Open connections", (double)h.connections},
+		{"veckeep_http_accepted_total", "Connections accepted", (double)h.accepted},
+		{"veckeep_http_parked", "Requests parked", (double)h.parked},
+		{"veckeep_http_reaped_total", "Slow connections closed", (double)h.reaped},
+		{"veckeep_http_rejected_total", "Requests rejected at the door", (double)h.rejected},
+		{"veckeep_disk_free_bytes", "Free bytes of the data directory's disk", (double)free_bytes},
+		{"veckeep_uptime_seconds", "Time since start",
+		 (double)(vk_mono_ms() - app->started_ms) / 1000},
+	};
+	for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+		vk_metrics_gauge(b, list[i].name, list[i].help, "", list[i].value);
+	vk_metrics_gauge(b, "veckeep_build_info", "Version", "version=\"" VK_VERSION "\"", 1);
+}
+
+static void process_gauges(struct vk_buf *b)
+{
+	unsigned long long pages = 0, rss = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (f) {
+		if (fscanf(f, "%llu %llu", &pages, &rss) == 2)
+			vk_metrics_gauge(b, "process_resident_memory_bytes", "Resident memory", "",
+					 (double)rss * (double)sysconf(_SC_PAGESIZE));
+		fclose(f);
+	}
+}
+
+void vk_flow_metrics(void *arg, struct vk_req *req)
+{
+	struct vk_app *app = arg;
+	struct vk_buf *b = &req->reply.body;
+	vk_buf_init(b, VK_LIMIT_REPLY_BYTES);
+	req->reply.status = 200;
+	req->reply.may_gzip = true;
+	req->reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+	vk_metrics_write(app->metrics, b);
+	struct metrics_out o = {.b = b, .head = true};
+	vk_engine_provider_stats(app->engine, provider_gauges, &o);
+	o.head = true;
+	vk_engine_space_stats(app->engine, space_gauges, &o);
+	store_gauges(app, b);
+	process_gauges(b);
+}
+
+void vk_flow_openapi(void *app, struct vk_req *req)
+{
+	(void)app;
+	vk_buf_init(&req->reply.body, VK_LIMIT_REPLY_BYTES);
+	vk_buf_put(&req->reply.body, vk_data_openapi_json, vk_data_openapi_json_size);
+	req->reply.status = 200;
+	req->reply.may_gzip = true;
+}
