@@ -918,3 +918,10 @@ void vk_http_stats(struct vk_http *h, struct vk_http_stats *out)
 	out->parked = vk_park_count(h->park);
 	out->reaped = vk_reaper_count(h->reaper);
 }
+
+const char *vk_http_library(void)
+{
+	static char text[64];
+	snprintf(text, sizeof text, "libmicrohttpd %s", MHD_get_version());
+	return text;
+}

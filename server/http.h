@@ -143,4 +143,7 @@ struct vk_http_stats {
 };
 void vk_http_stats(struct vk_http *h, struct vk_http_stats *out);
 
+/* The library and its version. */
+const char *vk_http_library(void);
+
 #endif
