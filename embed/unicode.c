@@ -156,25 +156,36 @@ static void marks_flush(struct marks *m, struct vk_buf *out)
 	m->n = 0;
 }
 
+size_t vk_u_decompose(uint32_t cp, uint32_t out[VK_U_DECOMPOSED_MAX])
+{
+	utf8proc_int32_t parts[VK_U_DECOMPOSED_MAX];
+	int last_boundclass = 0;
+	utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, parts, VK_U_DECOMPOSED_MAX,
+						     UTF8PROC_DECOMPOSE, &last_boundclass);
+	out[0] = cp;
+	if (n < 1 || n > VK_U_DECOMPOSED_MAX) return 1;
+	for (utf8proc_ssize_t i = 0; i < n; i++) out[i] = (uint32_t)parts[i];
+	return (size_t)n;
+}
+
+uint8_t vk_u_combining(uint32_t cp)
+{
+	return (uint8_t)utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+}
+
 /* Decomposes one code point and files what comes out. */
 static bool decompose(uint32_t cp, struct marks *m, struct vk_buf *out)
 {
-	utf8proc_int32_t parts[8];
-	int last_boundclass = 0;
-	utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, parts, 8,
-						     UTF8PROC_DECOMPOSE, &last_boundclass);
-	if (n < 1 || n > 8) { /* no canonical decomposition has more than 4 */
-		parts[0] = (utf8proc_int32_t)cp;
-		n = 1;
-	}
-	for (utf8proc_ssize_t i = 0; i < n; i++) {
-		uint8_t ccc = (uint8_t)utf8proc_get_property(parts[i])->combining_class;
+	uint32_t parts[VK_U_DECOMPOSED_MAX];
+	size_t n = vk_u_decompose(cp, parts);
+	for (size_t i = 0; i < n; i++) {
+		uint8_t ccc = vk_u_combining(parts[i]);
 		if (ccc) {
-			if (!marks_add(m, (uint32_t)parts[i], ccc)) return false;
+			if (!marks_add(m, parts[i], ccc)) return false;
 			continue;
 		}
 		marks_flush(m, out);
-		put_cp(out, (uint32_t)parts[i]);
+		put_cp(out, parts[i]);
 	}
 	return true;
 }

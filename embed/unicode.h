@@ -63,6 +63,12 @@ bool vk_u_is_punct(uint32_t cp);  /* \p{P} */
 /* Simple lower case: one code point to one. U+0130 gives "i" (after NFD nothing is lost). */
 uint32_t vk_u_lower(uint32_t cp);
 
+/* The whole canonical decomposition of one code point, in its own order: how many (1 at least;
+ * what has none is itself), and the combining class that marks are put in order by (0: a starter). */
+#define VK_U_DECOMPOSED_MAX 8 /* none has more than 4 */
+size_t vk_u_decompose(uint32_t cp, uint32_t out[VK_U_DECOMPOSED_MAX]);
+uint8_t vk_u_combining(uint32_t cp);
+
 /* Appends the canonical decomposition (NFD, combining marks in canonical order) of valid
  * UTF-8. Linear in the text also where a stranger sends nothing but combining marks.
  * VK_E_INVALID: not UTF-8; VK_E_TOO_LARGE: `out` met its maximum; VK_E_NOMEM. */

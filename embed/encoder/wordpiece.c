@@ -15,18 +15,17 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <utf8proc.h>
 
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/utf8.h"
 #include "embed/encoder/bert_chars.h"
+#include "embed/unicode.h"
 
 #define ARENA_MAX ((size_t)128 << 20)
 #define PIECE_BYTES_MAX 512 /* a longer vocabulary entry is refused */
 #define PREFIX_BYTES_MAX 16 /* of "##" */
 #define MARKS_MAX 64	    /* of one base character; longer runs are ordered in parts */
-#define DECOMPOSED_MAX 32   /* code points of one decomposed character; Unicode's most is 4 */
 #define NO_ID UINT32_MAX
 
 struct entry {
@@ -300,7 +299,7 @@ static void fold(struct encoder *e, uint32_t cp)
 		fold_put(e, 0x307);
 		return;
 	}
-	fold_put(e, o->lower_case ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp) : cp);
+	fold_put(e, o->lower_case ? vk_u_lower(cp) : cp);
 }
 
 static void marks_end(struct encoder *e)
@@ -318,7 +317,7 @@ static void marks_end(struct encoder *e)
 
 static void reorder(struct encoder *e, uint32_t cp)
 {
-	int order = utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+	int order = vk_u_combining(cp);
 	if (order == 0 || e->mark_n == MARKS_MAX) marks_end(e);
 	if (order == 0) fold(e, cp);
 	else e->marks[e->mark_n++] = (struct mark){cp, order};
@@ -326,19 +325,15 @@ static void reorder(struct encoder *e, uint32_t cp)
 
 static void decompose(struct encoder *e, uint32_t cp)
 {
-	utf8proc_int32_t out[DECOMPOSED_MAX];
-	int boundary = 0;
-	utf8proc_ssize_t n = -1;
-	/* U+11938 got its decomposition after the reference's Unicode version. */
-	if (e->w->opt.strip_accents && cp != 0x11938)
-		n = utf8proc_decompose_char((utf8proc_int32_t)cp, out, DECOMPOSED_MAX,
-					    UTF8PROC_DECOMPOSE, &boundary);
-	if (n < 0 || n > DECOMPOSED_MAX) {
-		if (e->w->opt.strip_accents) reorder(e, cp);
-		else fold(e, cp);
+	uint32_t out[VK_U_DECOMPOSED_MAX] = {cp};
+	size_t n = 1;
+	if (!e->w->opt.strip_accents) {
+		fold(e, cp);
 		return;
 	}
-	for (utf8proc_ssize_t i = 0; i < n; i++) reorder(e, (uint32_t)out[i]);
+	/* U+11938 got its decomposition after the reference's Unicode version. */
+	if (cp != 0x11938) n = vk_u_decompose(cp, out);
+	for (size_t i = 0; i < n; i++) reorder(e, out[i]);
 }
 
 /* What ends a word: everything held so far goes out. */
