@@ -332,7 +332,7 @@ static int embed(struct run *r)
 		vk_progress_begin(&r->progress, stderr, to_terminal, "embedding", start_us);
 		rc = embed_all(r);
 		fflush(stdout);
-		summary(r, (double)(vk_mono_us() - start_us) / 1e6);
+		if (!rc || r->totals.texts) summary(r, (double)(vk_mono_us() - start_us) / 1e6);
 		vk_client_close(&r->client);
 	}
 	vk_buf_free(&r->line);

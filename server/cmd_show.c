@@ -155,7 +155,8 @@ int vk_providers_main(int argc, char **argv)
 
 static void money_cell(struct vk_table *t, struct vk_json_reply *r, const vk_jv *row, const char *key)
 {
-	vk_table_cell(t, "%.4f %s", vk_reply_f64(row, key), vk_reply_str(r, row, "currency"));
+	const char *currency = vk_reply_str(r, row, "currency");
+	vk_table_cell(t, "%.4f%s%s", vk_reply_f64(row, key), *currency ? " " : "", currency);
 }
 
 static void usage_row(struct vk_table *t, struct vk_json_reply *r, const vk_jv *row, const char *day)
