@@ -261,7 +261,7 @@ static void failure(const struct batch *b, const struct vk_verdict *v, struct vk
 		err->no_retry = 1;
 		break;
 	default:
-		vk_fail_param(err, b->xfer.status == 429 ? VK_E_RATE_LIMITED : VK_E_UNAVAILABLE,
+		vk_fail_param(err, b->xfer.status == 429 ? VK_E_RATE_LIMITED : VK_E_UPSTREAM,
 			      b->xfer.status == 429 ? "rate_limit_exceeded" : "provider_unavailable",
 			      NULL, "Provider %s did not answer after %u tries: %s", who,
 			      b->attempt + 1, said);

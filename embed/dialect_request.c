@@ -183,15 +183,27 @@ bool vk_build_given(const struct vk_build *b, const char *key)
 	return has_key(b->call->params, key) || has_key(b->call->provider->extra_body, key);
 }
 
+/* The provider's word for the call's role: the space's own, the provider's, or the role's name where
+ * nothing else tells it (no prefix, not the role "none"). NULL: say nothing. */
+static const char *role_word(const struct vk_call *call)
+{
+	const struct vk_role *role = call->role;
+	if (!role) return NULL;
+	if (given(role->value)) return role->value;
+	for (const char *const *w = call->provider->role_values; w && w[0]; w += 2)
+		if (strcmp(w[0], role->name) == 0) return w[1];
+	return role->num && !given(role->prefix) ? role->name : NULL;
+}
+
 void vk_build_knobs(struct vk_build *b)
 {
 	const struct vk_provider *p = b->call->provider;
-	const struct vk_role *role = b->call->role;
+	const char *word = role_word(b->call);
 	/* Native dims are bought, and strict servers refuse the field: so only on demand. */
 	if (given(p->dims_field) && !vk_build_given(b, p->dims_field))
 		vk_jw_ki(&b->w, p->dims_field, b->call->space->dims);
-	if (given(p->role_field) && role && given(role->value) && !vk_build_given(b, p->role_field))
-		vk_jw_kv(&b->w, p->role_field, role->value);
+	if (given(p->role_field) && word && !vk_build_given(b, p->role_field))
+		vk_jw_kv(&b->w, p->role_field, word);
 }
 
 /* The members of a JSON object, written without its braces. */

@@ -2,6 +2,7 @@
 #include "embed/engine_impl.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -261,6 +262,7 @@ static struct flight *flight_new(struct vk_engine *e, struct vk_op *op, struct v
 	f->key = s->key;
 	f->owner = op;
 	f->interactive = op->interactive;
+	f->anew = op->no_cache || op->max_age_ms >= 0;
 	f->dims = op->space->dims;
 	if (vk_input_is_text(&s->in)) {
 		memcpy(f->copy, s->in.text.p, len);
@@ -365,13 +367,24 @@ void vk_flight_land(struct vk_engine *e, struct flight *f, struct todo *t)
 	f->group = NULL;
 }
 
+/* The provider refused one text: which of the caller's? */
+static void name_position(struct vk_op *op, uint32_t slot)
+{
+	size_t i = 0, n = strlen(op->error.text);
+	while (i < op->n && op->slot_of[i] != slot) i++;
+	if (op->n > 1 && i < op->n)
+		snprintf(op->error.text + n, sizeof op->error.text - n, " (position %zu)", i);
+}
+
 void vk_flight_fail(struct vk_engine *e, struct flight *f, const struct vk_error *err,
 		    struct todo *t)
 {
 	while (f->waiters) {
 		struct vk_op *op = f->waiters->op;
+		uint32_t slot = f->waiters->slot;
 		remove_waiter(f->waiters);
 		op->error = *err;
+		if (err->st == VK_E_INVALID) name_position(op, slot);
 		leave_all(e, op); /* its other texts go on for others and for the cache */
 		end_op(e, op, t);
 	}
@@ -392,15 +405,48 @@ static void catch_up(struct vk_engine *e, struct vk_op *op)
 	}
 }
 
+/* A landed row is in the journal and on its way into LMDB: as good as cached. Not for those who ask
+ * for a fresh one; and what was fetched for such a one is not shown to others, because the row
+ * that was stored first stays. */
+static bool takes_landed(const struct vk_op *op, const struct flight *f)
+{
+	return !op->no_cache && op->max_age_ms != 0 && !f->anew;
+}
+
+static void take_landed(struct vk_op *op, struct vk_slot *s, const struct flight *f)
+{
+	const char *provider = op->provider;
+	fill_slot(op, s, f);
+	op->provider = provider; /* it was not asked on this one's behalf */
+	s->from = VK_SLOT_HIT;
+}
+
+void vk_op_landed(struct vk_engine *e, struct vk_op *op)
+{
+	struct todo none = {0};
+	vk_engine_lock(e);
+	catch_up(e, op);
+	for (size_t i = 0; i < op->slots_n; i++) {
+		struct vk_slot *s = &op->slots[i];
+		struct flight *f = s->done ? NULL : vk_flight_find(e, &s->key);
+		if (!f || f->state != FLIGHT_LANDED || !takes_landed(op, f)) continue;
+		take_landed(op, s, f);
+		op->missing--;
+	}
+	vk_engine_unlock_do(e, &none);
+}
+
 /* Puts one missing slot into a flight. False: no memory. */
 static bool join(struct vk_engine *e, struct vk_op *op, uint32_t slot)
 {
 	struct vk_slot *s = &op->slots[slot];
 	struct flight *f = vk_flight_find(e, &s->key);
 	if (f && f->state == FLIGHT_LANDED) {
-		fill_slot(op, s, f);
-		s->from = VK_SLOT_COALESCED;
-		return true;
+		if (takes_landed(op, f)) {
+			take_landed(op, s, f);
+			return true;
+		}
+		f = NULL; /* asked for anew: a flight of its own, found before the landed one */
 	}
 	s->from = f ? VK_SLOT_COALESCED : VK_SLOT_MISS;
 	if (!f) f = flight_new(e, op, s);

@@ -114,6 +114,9 @@ struct vk_op {
 
 /* Keys, folds, reads the cache. Fills slots, slot_of, rows, missing. VK_E_NOMEM only. */
 enum vk_status vk_op_lookup(struct vk_engine *e, struct vk_op *op);
+/* Takes rows that have landed but are not yet in LMDB: for those who will not fetch (only-if-cached,
+ * offline); vk_op_start() does so by itself. */
+void vk_op_landed(struct vk_engine *e, struct vk_op *op);
 /* Fetches what is missing. done(op) is called exactly once, with no lock held, on any thread,
  * perhaps before this returns, unless vk_op_cancel() wins. The inputs' bytes are copied. */
 void vk_op_start(struct vk_engine *e, struct vk_op *op, void (*done)(struct vk_op *op), void *arg);

@@ -39,6 +39,7 @@ struct flight {
 	enum flight_state state;
 	bool interactive; /* its lane */
 	bool store;       /* some who joined lets it be stored */
+	bool anew;        /* fetched for one who wanted no cached row: not shown to others */
 	bool replace;     /* the stored row has outlived its TTL */
 	bool committed;   /* the writer was faster than the hand-over */
 	struct group *group;          /* while queued or sent */

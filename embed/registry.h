@@ -62,8 +62,10 @@ struct vk_provider {
 	const char *path;          /* NULL = the dialect's own, e.g. "/embeddings" */
 	const char *auth_header;   /* NULL = the dialect's own, "Authorization" */
 	const char *auth_prefix;   /* NULL = the dialect's own, "Bearer " */
-	const char *dims_field;    /* NULL = "dimensions"; "" = never sent */
+	const char *dims_field;    /* NULL or "" = never sent: native dims are bought */
 	const char *role_field;    /* NULL = none, e.g. "input_type" */
+	const char *const *role_values; /* role, the provider's word, role, word, ..., NULL; for roles of
+					 * spaces that say no value of their own */
 	const char *extra_body;    /* NULL or a JSON object's inside: "\"truncate\":true" */
 	const char *api_version;   /* azure-openai */
 	bool base64;               /* ask upstream for base64 (proved or known) */

@@ -140,6 +140,26 @@ static const char *read_extra_body(struct loading *l, const vk_jv *v, const char
 	return inside && inside[0] ? inside : NULL;
 }
 
+/* "role_values": {"query": "q", ...} as pairs, NULL-terminated. */
+static const char *const *read_role_values(struct loading *l, const vk_jv *v, const char *path)
+{
+	struct vk_cfg *c = &l->cfg;
+	const char **list = vk_arena_calloc(c->arena, 2 * vk_jv_len(v) + 1, sizeof *list);
+	size_t n = 0;
+	if (!list || (v && vk_jv_type(v) != VK_J_OBJECT)) {
+		vk_cfg_fail(c, path, "role_values: expected an object of strings");
+		return NULL;
+	}
+	for (const vk_jv *m = vk_jv_first(v); m && !c->failed; m = vk_jv_next(m)) {
+		const char *role = vk_arena_strndup(c->arena, vk_jv_key(m).p, vk_jv_key(m).n);
+		const char *word = role ? vk_cfg_str(c, v, path, role, NULL) : NULL;
+		if (!word) continue;
+		list[n++] = role;
+		list[n++] = word;
+	}
+	return list;
+}
+
 static void read_http(struct loading *l, struct vk_provider *p, const vk_jv *v, const vk_jv *known,
 		      const char *path)
 {
@@ -157,6 +177,8 @@ static void read_http(struct loading *l, struct vk_provider *p, const vk_jv *v, 
 	p->role_field = STR(role_field);
 	p->api_version = STR(api_version);
 #undef STR
+	const vk_jv *words = vk_jv_get(v, "role_values");
+	p->role_values = read_role_values(l, words ? words : vk_jv_get(known, "role_values"), path);
 	p->headers = vk_cfg_list(c, v, path, "headers");
 	for (size_t i = 0; p->headers[i]; i++)
 		if (!strchr(p->headers[i], ':') || strpbrk(p->headers[i], "\r\n"))

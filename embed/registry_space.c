@@ -22,6 +22,10 @@ static const struct {
 	{"RETRIEVAL_QUERY", "query"},	 {"RETRIEVAL_DOCUMENT", "document"},
 	{"retrieval.query", "query"},	 {"retrieval.passage", "document"},
 	{"passage", "document"},	 {"query", "query"},
+	{"classification", "none"},	 {"clustering", "none"},
+	{"CLASSIFICATION", "none"},	 {"CLUSTERING", "none"},
+	{"SEMANTIC_SIMILARITY", "none"}, {"text-matching", "none"},
+	{"search", "query"},
 	{"document", "document"},	 {"none", "none"},
 	{"", "none"},
 };
@@ -39,10 +43,11 @@ const struct vk_role *vk_space_role(const struct vk_space *s, struct vk_bytes na
 	for (size_t i = 0; !role && i < sizeof spellings / sizeof *spellings; i++) {
 		if (!vk_bytes_is(name, spellings[i].spelling)) continue;
 		if (s->roles_n == 1) return &s->roles[0]; /* symmetric: every role is the same vector */
-		role = role_named(s, vk_bytes_of(spellings[i].role));
+		/* A task that the space does not tell apart is not quietly made another one. */
+		if (strcmp(spellings[i].role, "none") != 0 || vk_bytes_is(name, "none") || !name.n)
+			role = role_named(s, vk_bytes_of(spellings[i].role));
 	}
-	/* A symmetric space has no use for a task of any name; others must know it. */
-	return role ? role : s->roles_n == 1 ? &s->roles[0] : NULL;
+	return role;
 }
 
 bool vk_space_gives_dims(const struct vk_space *s, uint64_t dims)
@@ -226,6 +231,7 @@ static bool add_space(struct loading *l, const char *id, const vk_jv *v, const c
 	struct vk_space *s = vk_arena_calloc(c->arena, 1, sizeof *s);
 	if (!s || c->failed) return false;
 	s->id = id;
+	vk_cfg_u64(c, v, path, "dims", 0, 1, VK_DIMS_MAX); /* the plainest mistake first */
 	read_price(l, &s->price, vk_jv_get(v, "price"), path);
 	read_route(l, s, v, path, known);
 	if (known && !s->route_n) return false;

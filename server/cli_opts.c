@@ -117,6 +117,15 @@ static bool no_memory(const struct parse *p)
 	return false;
 }
 
+/* "30s", or a bare number of seconds. */
+static bool read_duration(const char *s, uint64_t *ms)
+{
+	uint64_t seconds;
+	if (!read_u64(s, &seconds)) return vk_parse_duration_ms(s, ms);
+	*ms = seconds * 1000;
+	return seconds <= UINT64_MAX / 1000;
+}
+
 static bool store(const struct parse *p, struct found f, const char *value)
 {
 	void *at = (char *)f.to + f.opt->at;
@@ -133,7 +142,8 @@ static bool store(const struct parse *p, struct found f, const char *value)
 	case VK_OPT_U64:
 		return read_u64(value, at) || bad(p, f.opt, "a whole number", value);
 	case VK_OPT_DURATION:
-		return vk_parse_duration_ms(value, at) || bad(p, f.opt, "a duration such as 30s, 12h or 90d", value);
+		return read_duration(value, at) ||
+		       bad(p, f.opt, "a duration such as 30s, 12h or 90d", value);
 	}
 	assert(!"a kind of option");
 	return false;

@@ -394,7 +394,8 @@ static void reply_headers(struct vk_embedding *em, const struct vk_op_counts *c)
 	vk_reply_headerf(req, "x-veckeep-tokens-logical", "%llu", (unsigned long long)c->logical_tokens);
 	vk_reply_headerf(req, "x-veckeep-tokens-billed", "%llu", (unsigned long long)c->billed_tokens);
 	vk_reply_headerf(req, "x-veckeep-tokens-saved", "%llu", (unsigned long long)c->saved_tokens);
-	vk_reply_header(req, "x-veckeep-space", em->space->id);
+	/* The registry may go before the reply is sent. */
+	vk_reply_headerf(req, "x-veckeep-space", "%s", em->space->id);
 	if (em->op.provider) vk_reply_header(req, "x-veckeep-provider", em->op.provider);
 	size_t cut = truncated(em);
 	if (cut) vk_reply_headerf(req, "x-veckeep-truncated", "%zu", cut);
@@ -545,6 +546,11 @@ void vk_embedding_run(struct vk_embedding *em)
 		return;
 	}
 	if (em->only_if_cached || app->offline) {
+		vk_op_landed(app->engine, op);
+		if (!op->missing) {
+			reply(em);
+			return;
+		}
 		missing_error(em, &err);
 		vk_embedding_fail(em, &err);
 		return;

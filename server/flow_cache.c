@@ -146,6 +146,7 @@ static void run_purge(void *arg)
 		struct vk_jw w;
 		vk_flow_json(p->req, &w);
 		vk_jw_object(&w);
+		vk_jw_ki(&w, "purged", (int64_t)done.rows);
 		vk_jw_ki(&w, "rows", (int64_t)done.rows);
 		vk_jw_ki(&w, "bytes", (int64_t)done.bytes);
 		vk_jw_kb(&w, "dry_run", p->dry_run);

@@ -119,12 +119,25 @@ static void space_gauges(void *arg, const struct vk_space_stats *s)
 	snprintf(labels, sizeof labels, "space=\"%s\"", id);
 	G("veckeep_embed_requests_total", "Requests", s->requests);
 	G("veckeep_embed_errors_total", "Requests that failed", s->errors);
-	G("veckeep_cache_hits_total", "Inputs answered from the cache", s->hits);
-	G("veckeep_cache_misses_total", "Inputs bought", s->misses);
-	G("veckeep_cache_coalesced_total", "Inputs that joined a call under way", s->coalesced);
-	G("veckeep_tokens_logical_total", "Tokens without a cache", s->logical_tokens);
-	G("veckeep_tokens_billed_total", "Tokens billed by providers", s->billed_tokens);
-	G("veckeep_tokens_saved_total", "Tokens not bought again", s->saved_tokens);
+	const struct {
+		const char *result;
+		uint64_t value;
+	} inputs[] = {{"hit", s->hits}, {"miss", s->misses}, {"coalesced", s->coalesced}},
+	  tokens[] = {{"logical", s->logical_tokens}, {"billed", s->billed_tokens},
+		      {"saved", s->saved_tokens}};
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(labels, sizeof labels, "space=\"%s\",result=\"%s\"", id, inputs[i].result);
+		vk_metrics_gauge(o->b, "veckeep_embed_inputs_total",
+				 o->head && !i ? "Inputs by how they were met" : NULL, labels,
+				 (double)inputs[i].value);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(labels, sizeof labels, "space=\"%s\",kind=\"%s\"", id, tokens[i].result);
+		vk_metrics_gauge(o->b, "veckeep_embed_tokens_total",
+				 o->head && !i ? "Tokens without a cache, billed, saved" : NULL, labels,
+				 (double)tokens[i].value);
+	}
+	snprintf(labels, sizeof labels, "space=\"%s\"", id);
 	G("veckeep_money_billed_total", "Money billed, in the space's currency",
 	  (double)s->billed_micros / 1e6);
 	G("veckeep_money_saved_total", "Money saved, in the space's currency",

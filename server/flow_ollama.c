@@ -1,12 +1,12 @@
 /*
- * Ollama's API inbound: POST /api/embed (rows of unit length, as Ollama gives them), the older
- * POST /api/embeddings (one prompt, the row as the provider gave it, as Ollama's own), GET /api/tags.
+ * Ollama's API inbound: POST /api/embed, the older POST /api/embeddings (one prompt), GET
+ * /api/tags. Rows go out as the provider gave them: one text has one vector, whatever API it is
+ * asked through (Ollama itself normalises on one route and not on the other).
  */
 #include "base/clock.h"
 #include "server/embedding.h"
 #include "server/error.h"
 #include "server/flows.h"
-#include "simd/vec.h"
 
 #define FIELDS_EMBED "model input truncate dimensions keep_alive options input_type"
 #define FIELDS_OLD "model prompt keep_alive options input_type"
@@ -24,8 +24,8 @@ static void write_embed(struct vk_embedding *em)
 {
 	struct vk_jw w;
 	size_t dims = em->dims ? em->dims : em->space->dims;
-	float *scratch = vk_embedding_scratch(em), *unit = vk_embedding_scratch(em);
-	if (!scratch || !unit) {
+	float *scratch = vk_embedding_scratch(em);
+	if (!scratch) {
 		em->req->reply.body.failed = true;
 		return;
 	}
@@ -36,10 +36,7 @@ static void write_embed(struct vk_embedding *em)
 	vk_jw_str(&w, em->model);
 	vk_jw_key(&w, "embeddings");
 	vk_jw_array(&w);
-	for (size_t i = 0; i < em->n; i++) {
-		vk_vec_cut(vk_cpu_best(), unit, vk_embedding_row(em, i, scratch), dims);
-		vk_jw_f32s(&w, unit, dims);
-	}
+	for (size_t i = 0; i < em->n; i++) vk_jw_f32s(&w, vk_embedding_row(em, i, scratch), dims);
 	vk_jw_array_end(&w);
 	put_times(em, &w);
 	vk_jw_object_end(&w);

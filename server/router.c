@@ -134,7 +134,7 @@ static enum vk_status cut(struct vk_req *req, struct target *t)
 	struct vk_bytes path = req->path;
 	t->n = 0;
 	t->deep = false;
-	if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
+	if (path.n > 2 && path.p[path.n - 1] == '/') path.n--;
 	while (path.n) {
 		path.p++, path.n--; /* the slash */
 		if (!path.n && !t->n) return VK_OK;
@@ -224,9 +224,10 @@ struct vk_bytes vk_req_param(const struct vk_req *req, const char *name)
 /* Pointed here by an OPENAI_BASE_URL that serves both: say what to do instead. */
 static bool is_chat(struct vk_bytes path)
 {
-	static const char *const chat[] = {"/chat/completions", "/completions", "/responses"};
+	static const char *const chat[] = {"/chat/completions", "/completions", "/responses",
+					   "/api/chat", "/api/generate"};
 	if (path.n > 3 && !memcmp(path.p, "/v1", 3)) path.p += 3, path.n -= 3;
-	if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
+	if (path.n > 2 && path.p[path.n - 1] == '/') path.n--;
 	for (size_t i = 0; i < sizeof chat / sizeof *chat; i++)
 		if (vk_bytes_is(path, chat[i])) return true;
 	return false;

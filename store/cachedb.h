@@ -10,7 +10,8 @@
  * commit alone costs 220 us here (NOMETASYNC still flushes the data), more than a whole miss
  * may cost; the journal takes it out of the reply's way. open() replays what a crash left.
  *
- * First write wins: a key that is there is not written again (committed is still called OK).
+ * First write wins: a key that is there is not written again (committed is still called OK), unless
+ * the put says `replace`.
  * Full map or disk: the put fails with VK_E_NO_SPACE, nothing else stops.
  * A record that does not check (CRC, dims, lengths) is VK_E_NOT_FOUND and counted in stats.
  *

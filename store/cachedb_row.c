@@ -3,7 +3,8 @@
  * vk_row_split_choose (record.h explains it); here they are put there and taken away again.
  *
  * A row that is there stays (first write wins), unless it does not check: then it was a miss to
- * everybody who asked, and the new one takes its place.
+ * everybody who asked, and the new one takes its place; or the put says `replace`, because the
+ * row has outlived its space's TTL.
  */
 #include <assert.h>
 #include <string.h>
@@ -152,13 +153,13 @@ int vk_cachedb_row_insert(struct vk_cachedb *db, MDB_txn *txn, const struct vk_e
 	enum found found;
 	int rc = look(db, txn, &put->key, &h, &found);
 	if (rc) return rc;
-	if (found == SOUND)
+	if (found == SOUND && !put->replace)
 		return put->provenance
 			   ? vk_cachedb_row_add_provenance(db, txn, &put->key, put->provenance)
 			   : 0;
-	if (found == BROKEN) {
+	if (found != ABSENT) {
 		uint64_t bytes;
-		atomic_fetch_add(&db->corrupt, 1);
+		if (found == BROKEN) atomic_fetch_add(&db->corrupt, 1);
 		rc = vk_cachedb_row_delete(db, txn, &put->key, &bytes);
 		if (rc) return rc;
 	}

@@ -57,7 +57,7 @@ static uint8_t *encode_put(uint8_t *p, const struct vk_cache_put *put)
 	p[0] = (uint8_t)m->flags;
 	p[1] = (uint8_t)(m->flags >> 8);
 	p[2] = m->role;
-	p[3] = put->has_provenance;
+	p[3] = (uint8_t)(put->has_provenance | put->replace << 1);
 	vk_put_u32le(p + 4, m->dims);
 	vk_put_u32le(p + 8, m->input_len);
 	vk_put_u32le(p + 12, m->tokens);
@@ -144,9 +144,11 @@ bool vk_entry_walk_next(struct vk_entry_walk *w, struct vk_entry_put *put)
 	    .provider = vk_get_u32le(p + 24),
 	    .norm = get_f32(p + 28),
 	};
-	unsigned has_provenance = p[3];
+	unsigned bits = p[3];
+	bool has_provenance = bits & 1;
+	put->replace = (bits & 2) != 0;
 	p += 32;
-	if (has_provenance > 1 || put->meta.dims == 0 || put->meta.dims > VK_DIMS_MAX) return false;
+	if (bits > 3 || put->meta.dims == 0 || put->meta.dims > VK_DIMS_MAX) return false;
 	size_t rest = (has_provenance ? VK_PROVENANCE_SIZE : 0) + (size_t)put->meta.dims * 4;
 	if ((size_t)(w->end - p) < rest) return false;
 	put->provenance = has_provenance ? p : NULL;

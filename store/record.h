@@ -43,7 +43,7 @@
  * Journal segment: head {magic "vkjrnl" 6, version 1, zero 1, salt u64, first seq u64, CRC u32 of
  * the head, zero u32}, then entries {payload length u32, CRC u32 of salt, seq and payload, seq u64,
  * payload}. seq goes up by one. Payload: count u32, then each put: key 56, flags u16, role u8,
- * has_provenance u8, dims u32, input_len u32, tokens u32, created_ms i64, provider u32, norm f32,
+ * bits u8 (1 provenance, 2 replace), dims u32, input_len u32, tokens u32, created_ms i64, provider u32, norm f32,
  * [provenance 16], row. A tail that does not check ends the segment.
  *
  * Pool, version 1: magic "vp", version, zero, id u32, created_ms i64, count u32, count secrets
@@ -157,6 +157,7 @@ struct vk_entry_put {
 	struct vk_cache_meta meta;
 	const uint8_t *row;	   /* meta.dims * 4 bytes */
 	const uint8_t *provenance; /* 16 bytes or NULL */
+	bool replace;
 };
 struct vk_entry_walk {
 	const uint8_t *p, *end;
