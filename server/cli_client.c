@@ -199,7 +199,8 @@ bool vk_ask_again(const struct vk_ask *call)
 {
 	const struct vk_xfer *x = &call->x;
 	if (x->end == VK_XFER_CONNECT || x->end == VK_XFER_TIMEOUT || x->end == VK_XFER_BROKEN) return true;
-	return x->end == VK_XFER_OK && (x->status == 429 || x->status == 503) && x->should_retry != 0;
+	bool later = x->status == 429 || x->status == 503 || (x->status >= 500 && x->retry_after_ms >= 0);
+	return x->end == VK_XFER_OK && later && x->should_retry != 0;
 }
 
 /* --- errors --- */

@@ -4,7 +4,8 @@
  * which is how `veckeep embed` keeps the server busy.
  *
  * What a person needs to know about a failure is said on standard error by vk_ask_report(), which
- * also gives the exit code: 75 when trying again may help (nobody listens, 429, 503, time out), else 1.
+ * also gives the exit code: 75 when trying again may help (nobody listens, time out, 429, 503, any 5xx
+ * that says when), else 1.
  */
 #ifndef VK_SERVER_CLI_CLIENT_H
 #define VK_SERVER_CLI_CLIENT_H
