@@ -76,9 +76,8 @@ def test_every_documented_route_answers_as_documented(truth, tmp_path):
     ask("POST", "/api/embeddings", {"model": "m", "prompt": "a"})
     ask("GET", "/api/tags")
     ask("GET", "/api/version")
-    for path in ("/v1/inference", "/qdrant/inference"):
-        ask("POST", path, {"inputs": [{"data": "a", "data_type": "text", "model": "m", "options": {}}],
-                           "inference": "search", "token": None})
+    ask("POST", "/v1/inference", {"inputs": [{"data": "a", "data_type": "text", "model": "m", "options": {}}],
+                                  "inference": "search", "token": None})
     ask("GET", "/v1/cache")
     ask("POST", "/v1/cache/why", {"text": "a"})
     assert ask("POST", "/v1/cache/why", {"text": "a\n"}).json()["near"]
