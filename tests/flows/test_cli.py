@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import stat
+import subprocess
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ COMMANDS = ["serve", "embed", "cache", "cache stats", "cache why", "cache purge"
 
 def run(*args, **more):
     """A subcommand with no server in the environment."""
-    import subprocess
     return subprocess.run([str(procs.VECKEEP), *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                           timeout=60, env=procs.clean_env(**more))
 
@@ -116,7 +116,6 @@ def test_embed_forms_hold_the_same_rows(server, tmp_path):
     got = lines(server.cli("embed", "-m", "m", "-F", "base64", "a", "b"))
     for one, row in zip(got, want):
         assert same_bits(np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4"), row)
-    import subprocess
     raw = subprocess.run([str(procs.VECKEEP), "embed", "-m", "m", "--format=f32", "a", "b"], capture_output=True,
                          env=procs.clean_env(VECKEEP_URL=server.url), check=True).stdout
     for row, expected in zip(np.frombuffer(raw, dtype="<f4").reshape(2, 8), want):

@@ -2,10 +2,10 @@
 bad, is validated against the schema that the document gives for its route and status."""
 import re
 
+import jsonschema
 import pytest
 
-jsonschema = pytest.importorskip("jsonschema")
-import procs  # noqa: E402
+import procs
 
 JSON = "application/json"
 
