@@ -474,7 +474,10 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 	if (!puts || !l || vk_tenants_accept(e->tenants, g->tenant)) goto out;
 	l->e = e;
 	vk_engine_lock(e); /* `store` is written by whoever joins */
-	for (size_t i = 0; i < b->n; i++) stored[i] = b->flights[i]->store;
+	for (size_t i = 0; i < b->n; i++) {
+		stored[i] = b->flights[i]->store;
+		vk_flight_repool(b->flights[i], g->tenant->id); /* accepted just now, perhaps */
+	}
 	struct todo none = {0};
 	vk_engine_unlock_do(e, &none);
 	for (size_t i = 0; i < b->n; i++) {
@@ -482,8 +485,7 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 		bool finite;
 		if (!stored[i]) continue;
 		struct vk_cache_put *p = &puts[n];
-		vk_cache_key_set(&p->key, g->tenant->id, vk_cache_key_tag(&f->key), g->space->num,
-				 vk_cache_key_id(&f->key)); /* the pool's id may be new */
+		p->key = f->key;
 		p->row = a->rows + i * f->dims;
 		p->replace = f->replace;
 		p->has_provenance = true;

@@ -58,6 +58,7 @@ struct vk_dialect {
 	bool tokens_ok;        /* takes token arrays */
 	struct vk_caps caps;   /* defaults */
 	const char *path;      /* default path below base_url */
+	const char *role_field;/* the provider's field for roles where the config names none; NULL: none */
 	const char *key_variable_hint;
 	enum vk_status (*build)(const struct vk_call *call, struct vk_arena *arena,
 				struct vk_wire *out, struct vk_error *err);

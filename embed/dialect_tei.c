@@ -31,6 +31,7 @@ static enum vk_status parse(const struct vk_call *call, struct vk_bytes body, ui
 
 const struct vk_dialect vk_dialect_tei = {
 	.name = "tei",
+	.role_field = "prompt_name",
 	.tokens_ok = true,
 	.caps = {.items = 32, .bytes = 2000000, .concurrency = 8},
 	.path = "/embed",

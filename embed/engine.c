@@ -217,7 +217,8 @@ enum vk_status vk_op_lookup(struct vk_engine *e, struct vk_op *op)
 
 static size_t bucket_of(const struct vk_engine *e, const struct vk_cache_key *key)
 {
-	return (vk_get_u64le(vk_cache_key_id(key)) ^ vk_cache_key_pool(key)) & (e->table_n - 1);
+	/* Not by pool: that changes when a provisional one is accepted (vk_flight_repool). */
+	return vk_get_u64le(vk_cache_key_id(key)) & (e->table_n - 1);
 }
 
 struct flight *vk_flight_find(struct vk_engine *e, const struct vk_cache_key *key)
@@ -225,6 +226,25 @@ struct flight *vk_flight_find(struct vk_engine *e, const struct vk_cache_key *ke
 	struct flight *f = e->table[bucket_of(e, key)];
 	while (f && memcmp(&f->key, key, sizeof *key) != 0) f = f->hash_next;
 	return f;
+}
+
+void vk_flight_repool(struct flight *f, uint32_t pool)
+{
+	vk_put_u32be(f->key.b, pool);
+}
+
+/* The flight that this operation may join: one under way, or one whose row has landed and may be
+ * shown to it. */
+static struct flight *find_for(struct vk_engine *e, const struct vk_op *op,
+			       const struct vk_cache_key *key)
+{
+	struct flight *landed = NULL;
+	for (struct flight *f = vk_flight_find(e, key); f; f = f->hash_next) {
+		if (memcmp(&f->key, key, sizeof *key) != 0) continue;
+		if (f->state != FLIGHT_LANDED) return f;
+		if (!op->no_cache && op->max_age_ms != 0 && !f->anew) landed = f;
+	}
+	return landed;
 }
 
 static void grow_table(struct vk_engine *e)
@@ -408,11 +428,6 @@ static void catch_up(struct vk_engine *e, struct vk_op *op)
 /* A landed row is in the journal and on its way into LMDB: as good as cached. Not for those who ask
  * for a fresh one; and what was fetched for such a one is not shown to others, because the row
  * that was stored first stays. */
-static bool takes_landed(const struct vk_op *op, const struct flight *f)
-{
-	return !op->no_cache && op->max_age_ms != 0 && !f->anew;
-}
-
 static void take_landed(struct vk_op *op, struct vk_slot *s, const struct flight *f)
 {
 	const char *provider = op->provider;
@@ -428,8 +443,8 @@ void vk_op_landed(struct vk_engine *e, struct vk_op *op)
 	catch_up(e, op);
 	for (size_t i = 0; i < op->slots_n; i++) {
 		struct vk_slot *s = &op->slots[i];
-		struct flight *f = s->done ? NULL : vk_flight_find(e, &s->key);
-		if (!f || f->state != FLIGHT_LANDED || !takes_landed(op, f)) continue;
+		struct flight *f = s->done ? NULL : find_for(e, op, &s->key);
+		if (!f || f->state != FLIGHT_LANDED) continue;
 		take_landed(op, s, f);
 		op->missing--;
 	}
@@ -440,13 +455,10 @@ void vk_op_landed(struct vk_engine *e, struct vk_op *op)
 static bool join(struct vk_engine *e, struct vk_op *op, uint32_t slot)
 {
 	struct vk_slot *s = &op->slots[slot];
-	struct flight *f = vk_flight_find(e, &s->key);
+	struct flight *f = find_for(e, op, &s->key);
 	if (f && f->state == FLIGHT_LANDED) {
-		if (takes_landed(op, f)) {
-			take_landed(op, s, f);
-			return true;
-		}
-		f = NULL; /* asked for anew: a flight of its own, found before the landed one */
+		take_landed(op, s, f);
+		return true;
 	}
 	s->from = f ? VK_SLOT_COALESCED : VK_SLOT_MISS;
 	if (!f) f = flight_new(e, op, s);

@@ -156,6 +156,7 @@ void vk_engine_lock(struct vk_engine *e);
 void vk_engine_unlock_do(struct vk_engine *e, struct todo *t); /* unlocks, then sends and calls back */
 struct flight *vk_flight_find(struct vk_engine *e, const struct vk_cache_key *key);
 void vk_flight_remove(struct vk_engine *e, struct flight *f);  /* from the table, and frees it */
+void vk_flight_repool(struct flight *f, uint32_t pool);        /* its pool has got its real id */
 void vk_flight_land(struct vk_engine *e, struct flight *f, struct todo *t);
 void vk_flight_fail(struct vk_engine *e, struct flight *f, const struct vk_error *err,
 		    struct todo *t);

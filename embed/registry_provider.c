@@ -175,6 +175,7 @@ static void read_http(struct loading *l, struct vk_provider *p, const vk_jv *v, 
 	p->auth_prefix = STR(auth_prefix);
 	p->dims_field = vk_cfg_str(c, v, path, "dims_field", NULL); /* sent only when asked for */
 	p->role_field = STR(role_field);
+	if (!p->role_field) p->role_field = p->dialect->role_field;
 	p->api_version = STR(api_version);
 #undef STR
 	const vk_jv *words = vk_jv_get(v, "role_values");

@@ -323,8 +323,13 @@ static enum vk_status read_key_spec(struct vk_req *req, const vk_jv *root, struc
 			spec->scopes |= bits;
 	}
 	if (!scopes[0]) spec->scopes = VK_SCOPE_EMBED | VK_SCOPE_READ;
-	uint64_t ms = vk_cfg_duration_ms(&c, root, "body", "expires", 0);
-	if (ms) spec->expires_ms = vk_wall_ms() + (int64_t)ms;
+	uint64_t at_ms; /* a number is a point in time (Unix ms), a string how long from now */
+	if (vk_jv_u64(vk_jv_get(root, "expires"), &at_ms) && at_ms < INT64_MAX) {
+		spec->expires_ms = (int64_t)at_ms;
+	} else {
+		uint64_t ms = vk_cfg_duration_ms(&c, root, "body", "expires", 0);
+		if (ms) spec->expires_ms = vk_wall_ms() + (int64_t)ms;
+	}
 	if (!c.failed && !spec->name[0]) vk_cfg_fail(&c, "body.name", "a name is needed");
 	return c.failed ? err->st : VK_OK;
 }

@@ -142,7 +142,8 @@ def test_a_length_that_two_servers_could_read_differently_is_refused(server, fak
     head("Transfer-Encoding: chunked") + b"zz\r\n", head("Transfer-Encoding: chunked") + b"ffffffffffffffffff\r\n",
 ], ids=lambda d: repr(d[:25]))
 def test_garbage_costs_its_own_connection_only(server, check, data):
-    with server.raw(timeout=5) as raw:
+    # 0.9.75 of the HTTP library may overlook an end that came with the last bytes: the head's 10 s end it then.
+    with server.raw(timeout=14) as raw:
         raw.send(data)
         try:
             raw.sock.shutdown(socket.SHUT_WR)

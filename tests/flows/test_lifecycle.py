@@ -163,7 +163,7 @@ def test_the_program_says_what_it_takes(tmp_path):
 def test_embed_from_the_command_line(server, check):
     got = server.cli("embed", "--model", "m", "--json", "hello", "world")
     assert got.returncode == 0, got
-    data = json.loads(got.stdout)["data"]
+    data = [json.loads(line) for line in got.stdout.splitlines()]
     assert same_bits(data[1]["embedding"], f("m", "none", 8, "world"))
     gone = server.cli("embed", "--model", "m", "x", env={"VECKEEP_URL": "http://127.0.0.1:1"})
     assert gone.returncode in (1, 75) and gone.stderr

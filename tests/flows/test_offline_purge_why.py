@@ -115,7 +115,7 @@ def test_a_purge_needs_a_filter_that_means_something(two, body):
 
 def test_purge_from_the_command_line(two):
     two.embed(["a", "b"])
-    got = two.cli("cache", "purge", "--text", "a", "--json")
+    got = two.cli("cache", "purge", "--text", "a", "--yes", "--json")
     assert got.returncode == 0 and json.loads(got.stdout)["purged"] == 1, got
     assert not held(two, "a") and held(two, "b")
     assert two.cli("cache", "purge").returncode == 2
