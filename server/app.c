@@ -247,7 +247,7 @@ static void refuse(struct vk_app *app, const struct vk_error *err)
 }
 
 /* Only what can change while serving is taken from the new file: providers, spaces, models, keys,
- * offline, log level, limits of requests. Listeners, the data directory and thread counts wait for
+ * offline, log level. Listeners, limits, the data directory and thread counts wait for
  * a restart. The old text and tree stay alive in the old arena's place: requests copy nothing from
  * them. */
 static void take_up(struct vk_app *app, struct vk_config *next)

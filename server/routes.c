@@ -24,7 +24,6 @@ const struct vk_route vk_routes[] = {
 	{VK_GET, "/api/tags", "ollama_tags", 0, vk_flow_ollama_tags, false},
 	{VK_GET, "/api/version", "ollama_tags", 0, vk_flow_ollama_version, false},
 	{VK_POST, "/v1/inference", "inference", VK_SCOPE_EMBED, vk_flow_inference, false},
-	{VK_POST, "/qdrant/inference", "inference", VK_SCOPE_EMBED, vk_flow_inference, false},
 
 	{VK_GET, "/v1/cache", "cache", VK_SCOPE_READ, vk_flow_cache, false},
 	{VK_POST, "/v1/cache/purge", "cache_purge", VK_SCOPE_ADMIN, vk_flow_purge, false},
