@@ -75,9 +75,10 @@ static const char *const heads[] = {
 };
 
 /* False: close. */
+static char big[1 << 20]; /* filled before any thread is made */
+
 static bool answer(int fd, const char *path, const char *request, size_t n)
 {
-	static char big[1 << 20];
 	long arg = strrchr(path, '/') ? atol(strrchr(path, '/') + 1) : 0;
 #define IS(name) (!strncmp(path, name, strlen(name)))
 	if (IS("/ok")) {
@@ -90,7 +91,7 @@ static bool answer(int fd, const char *path, const char *request, size_t n)
 		char status[20];
 		snprintf(status, sizeof status, "%ld x", arg);
 		reply(fd, status, "words", 5);
-	} else if (IS("/big/")) memset(big, 'x', sizeof big), reply(fd, "200 OK", big, (size_t)arg);
+	} else if (IS("/big/")) reply(fd, "200 OK", big, (size_t)arg);
 	else if (IS("/chunked/")) {
 		static const char head[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 		char chunk[1100];
@@ -615,7 +616,7 @@ static void *soak(void *arg)
 	for (int round = 0; round < 25; round++) {
 		for (int i = 0; i < 8; i++) {
 			w[i] = new_xfer(paths[vk_rng(&rng) % 6]);
-			w[i]->x.timeout_ms = 40;
+			w[i]->x.timeout_ms = 200; /* an answer must be possible under a sanitizer, too */
 			if (vk_rng(&rng) % 3 == 0) w[i]->x.start_at_ms = vk_mono_ms() + vk_rng(&rng) % 20;
 			vk_upstream_send(up, &w[i]->x);
 		}
@@ -645,6 +646,7 @@ int main(void)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof a;
+	memset(big, 'x', sizeof big);
 	server.fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (bind(server.fd, (struct sockaddr *)&a, sizeof a) || listen(server.fd, 256) ||
 	    getsockname(server.fd, (struct sockaddr *)&a, &len) || pthread_create(&server.thread, NULL, serve, NULL)) {
