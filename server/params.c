@@ -56,6 +56,16 @@ static void put_string(struct vk_buf *b, struct vk_bytes s)
 	vk_buf_putc(b, '"');
 }
 
+/* Large whole numbers come with all their digits where that is no longer than an exponent; the
+ * fewest that read back as the same number are wanted. */
+static void shortest(char *text, size_t cap, double v)
+{
+	for (int digits = 15; digits <= 17; digits++) {
+		snprintf(text, cap, "%.*e", digits - 1, v);
+		if (strtod(text, NULL) == v) return;
+	}
+}
+
 /* ECMAScript's Number::toString: shortest digits, plain from 1e-6 up to 1e21. */
 static void put_number(struct vk_buf *b, double v, bool *bad)
 {
@@ -70,6 +80,7 @@ static void put_number(struct vk_buf *b, double v, bool *bad)
 	}
 	if (v < 0) vk_buf_putc(b, '-');
 	*vk_f64_print(text, fabs(v)) = 0;
+	if (fabs(v) >= 1e15) shortest(text, sizeof text, fabs(v));
 	int n = 0, point = 0, exponent = 0;
 	bool after = false;
 	for (const char *p = text; *p; p++) {
