@@ -135,10 +135,9 @@ static enum vk_status check_bind(struct vk_app *app, struct vk_error *err)
 	return VK_OK;
 }
 
-static enum vk_status open_embed(struct vk_app *app, const struct vk_app_opts *opts,
-				 struct vk_error *err)
+static enum vk_status open_embed(struct vk_app *app, struct vk_error *err)
 {
-	struct vk_registry_env e = {env, (void *)opts};
+	struct vk_registry_env e = {env, &app->opts};
 	uint64_t seed;
 	enum vk_status st = vk_registry_load(app->config.root, app->config.base_dir, &e, app->catalog, NULL,
 					     &app->registry, err);
@@ -191,13 +190,14 @@ static void write_listen_file(const struct vk_app *app)
 enum vk_status vk_app_open(struct vk_app *app, const struct vk_app_opts *opts, struct vk_error *err)
 {
 	memset(app, 0, sizeof *app);
+	app->opts = *opts;
 	app->datadir.lock_fd = -1;
 	pthread_mutex_init(&app->lock, NULL);
 	app->started_ms = vk_mono_ms();
 	vk_gemm_init(); /* before other threads read the environment */
 	enum vk_status st = open_config(app, opts, err);
 	if (!st) st = open_stores(app, opts, err);
-	if (!st) st = open_embed(app, opts, err);
+	if (!st) st = open_embed(app, err);
 	if (!st) st = open_http(app, err);
 	if (st) {
 		vk_app_close(app);
@@ -253,7 +253,7 @@ static void refuse(struct vk_app *app, const struct vk_error *err)
 static void take_up(struct vk_app *app, struct vk_config *next)
 {
 	struct vk_error err = {0};
-	struct vk_registry_env e = {env, NULL};
+	struct vk_registry_env e = {env, &app->opts};
 	struct vk_registry *r = NULL;
 	enum vk_status st = vk_registry_load(next->root, next->base_dir, &e, app->catalog, app->registry,
 					     &r, &err);
@@ -271,8 +271,8 @@ static void take_up(struct vk_app *app, struct vk_config *next)
 	pthread_mutex_unlock(&app->lock);
 	vk_registry_unref(old);
 	vk_router_set_forward(app->router, vk_registry_forwards(r));
-	app->offline = next->offline;
-	vk_engine_set_offline(app->engine, next->offline);
+	app->offline = next->offline || app->opts.offline;
+	vk_engine_set_offline(app->engine, app->offline);
 	vk_log_set_level((enum vk_log_level)next->log_level);
 	vk_engine_kick(app->engine);
 	vk_log(VK_LOG_INFO, "config taken up: %s", next->path);

@@ -19,6 +19,12 @@
 #include "server/router.h"
 #include "store/datadir.h"
 
+struct vk_app_opts {              /* the command line's word; NULL = not said; strings outlive the app */
+	const char *config_path, *data_dir, *listen, *model_dir;
+	uint64_t lock_wait_ms;
+	bool offline;
+};
+
 struct vk_app {
 	struct vk_config config;
 	struct vk_datadir datadir;
@@ -38,13 +44,8 @@ struct vk_app {
 	struct vk_registry *registry;
 	char config_error[VK_ERROR_TEXT_MAX]; /* why a changed config was refused; "" = fine */
 	_Atomic bool offline, ready;
+	struct vk_app_opts opts;      /* goes before the config, also before a changed one */
 	_Atomic uint64_t seen[1 << 14]; /* provenance of derived rows that was written lately */
-};
-
-struct vk_app_opts {              /* the command line's word; NULL = not said */
-	const char *config_path, *data_dir, *listen, *model_dir;
-	uint64_t lock_wait_ms;
-	bool offline;
 };
 
 enum vk_status vk_app_open(struct vk_app *app, const struct vk_app_opts *opts, struct vk_error *err);
