@@ -6,6 +6,7 @@
  */
 #include "server/embedding.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -287,7 +288,11 @@ static enum vk_status resolve(struct vk_embedding *em, struct vk_error *err)
 		if (!p) return err->st;
 		em->op.params = p[0] ? p : NULL;
 	}
-	if (!st && vk_space_pin(em->registry, em->space, em->app->catalog))
+	enum vk_status pin = st ? VK_OK : vk_space_pin(em->registry, em->space, em->app->catalog);
+	if (pin == VK_E_EXISTS)
+		st = vk_fail(err, VK_E_EXISTS, "Space %s is pinned to another definition; give this one an id "
+					       "of its own.", em->space->id);
+	else if (pin)
 		st = vk_fail(err, VK_E_IO, "The space cannot be pinned: the catalog does not take writes.");
 	return st;
 }
@@ -326,7 +331,9 @@ static void read_controls(struct vk_embedding *em)
 		if (word.n == 14 && strncasecmp(word.p, "only-if-cached", 14) == 0)
 			em->only_if_cached = true;
 		if (word.n > 8 && word.n < 20 && strncasecmp(word.p, "max-age=", 8) == 0)
-			em->op.max_age_ms = strtoll(word.p + 8, NULL, 10) * 1000;
+			em->op.max_age_ms = isdigit((unsigned char)word.p[8])
+						    ? strtoll(word.p + 8, NULL, 10) * 1000
+						    : 0; /* RFC 9111: what cannot be read is stale */
 	}
 	em->op.interactive = strcmp(em->op.role->name, "query") == 0 || em->n <= VK_INTERACTIVE_INPUTS;
 	uint64_t wait_ms = em->app->config.deadline_ms;
@@ -361,7 +368,9 @@ static void remember(struct vk_embedding *em, const struct vk_slot *s, const flo
 		&em->app->seen[h & (sizeof em->app->seen / sizeof *em->app->seen - 1)];
 	if (atomic_load_explicit(seen, memory_order_relaxed) == h) return;
 	atomic_store_explicit(seen, h, memory_order_relaxed);
-	vk_cachedb_put_provenance(em->app->cache, em->op.tenant->id, mac, &s->key);
+	struct vk_cache_key key = s->key;
+	vk_put_u32be(key.b, em->op.tenant->id); /* the pool was provisional, perhaps, when it was keyed */
+	vk_cachedb_put_provenance(em->app->cache, em->op.tenant->id, mac, &key);
 }
 
 const float *vk_embedding_row(struct vk_embedding *em, size_t i, float *scratch)

@@ -122,9 +122,12 @@ static enum vk_status read_purge(struct purge *p, const vk_jv *root, struct vk_e
 	enum vk_status st = has_texts ? read_texts(p, t, texts, err) : VK_OK;
 	if (!st) st = read_space(p, vk_jv_get(root, "space"), err);
 	p->dry_run = vk_cfg_bool(&c, root, "body", "dry_run", false);
-	if (older && vk_jv_type(older) != VK_J_NULL)
-		p->filter.older_than_ms =
-			vk_wall_ms() - (int64_t)vk_cfg_duration_ms(&c, root, "body", "older_than", 0);
+	if (older && vk_jv_type(older) != VK_J_NULL) {
+		uint64_t age_ms = vk_cfg_duration_ms(&c, root, "body", "older_than", 0);
+		int64_t now_ms = vk_wall_ms();
+		/* An age before all time must not wrap round into "everything". */
+		p->filter.older_than_ms = age_ms < (uint64_t)now_ms ? now_ms - (int64_t)age_ms : 1;
+	}
 	if (st || c.failed) return err->st;
 	if (!has_texts && !has_pool && !p->filter.space_set && !p->filter.older_than_ms)
 		return vk_fail_param(err, VK_E_INVALID, "filter_required", NULL,
