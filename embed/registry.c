@@ -5,6 +5,7 @@
  */
 #include "embed/registry_impl.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -202,6 +203,9 @@ bool vk_registry_forwards(const struct vk_registry *r)
 	return r->forwards;
 }
 
+/* Two registries may be alive for a while and must not pin one id twice. */
+static pthread_mutex_t pinning = PTHREAD_MUTEX_INITIALIZER;
+
 static struct space_state *state_of(struct vk_registry *r, const struct vk_space *s)
 {
 	for (size_t i = 0; i < r->spaces_n; i++)
@@ -220,7 +224,17 @@ enum vk_status vk_space_pin(struct vk_registry *r, const struct vk_space *s, str
 	struct space_state *state = state_of(r, s);
 	if (!state || atomic_load_explicit(&state->pinned, memory_order_relaxed)) return VK_OK;
 	struct vk_catalog_op op = {VK_TABLE_SPACE, vk_bytes_of(s->id), vk_bytes_of(state->identity)};
-	enum vk_status st = vk_catalog_commit(catalog, &op, 1);
+	struct vk_buf pinned;
+	vk_buf_init(&pinned, 65536);
+	pthread_mutex_lock(&pinning);
+	/* A registry that was loaded meanwhile may have pinned another definition: the first one holds. */
+	enum vk_status st = vk_catalog_get(catalog, VK_TABLE_SPACE, op.key, &pinned);
+	if (st == VK_E_NOT_FOUND)
+		st = vk_catalog_commit(catalog, &op, 1);
+	else if (!st && !vk_bytes_eq(vk_buf_bytes(&pinned), op.value))
+		st = VK_E_EXISTS;
+	pthread_mutex_unlock(&pinning);
+	vk_buf_free(&pinned);
 	if (!st) atomic_store(&state->pinned, true);
 	return st;
 }

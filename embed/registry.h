@@ -148,7 +148,7 @@ const struct vk_space *const *vk_registry_spaces(const struct vk_registry *r, si
 const struct vk_provider *const *vk_registry_providers(const struct vk_registry *r, size_t *n);
 const struct vk_model_name *vk_registry_models(const struct vk_registry *r, size_t *n);
 /* Pins the space's identity in the catalog (durable), at its first use; free afterwards. Call it
- * before the first row of the space is keyed. */
+ * before the first row of the space is keyed. VK_E_EXISTS: pinned to another definition meanwhile. */
 enum vk_status vk_space_pin(struct vk_registry *r, const struct vk_space *s, struct vk_catalog *catalog);
 const char *vk_space_identity(struct vk_registry *r, const struct vk_space *s);
 /* True when some provider forwards its caller's bearer. */
