@@ -143,11 +143,12 @@ void vk_engine_stop(struct vk_engine *e)
 {
 	e->stopping = true;
 	while (atomic_load(&e->inside)) usleep(500);
+	vk_engine_kick(e); /* fails what is queued */
 }
 
 static void send_now(struct batch *b);
 
-static void stopping_error(struct vk_error *err)
+void vk_stopping_error(struct vk_error *err)
 {
 	vk_fail_param(err, VK_E_UNAVAILABLE, "shutting_down", NULL, "The server is shutting down.");
 	err->retry_after_ms = 1000;
@@ -161,9 +162,17 @@ void vk_batch_send(struct batch *b)
 		send_now(b);
 		leave(e);
 	} else {
-		stopping_error(&err);
+		vk_stopping_error(&err);
 		fail_all(b, &err);
 	}
+}
+
+static void build_failed(void *arg, bool cancelled)
+{
+	struct batch *b = arg;
+	struct vk_error err = b->refused;
+	(void)cancelled;
+	fail_all(b, &err);
 }
 
 static void send_now(struct batch *b)
@@ -171,8 +180,9 @@ static void send_now(struct batch *b)
 	const struct vk_provider *p = b->hop->provider;
 	struct vk_error err;
 	vk_buf_free(&b->xfer.reply);
-	if (build(b, &err)) {
-		fail_all(b, &err);
+	if (build(b, &err)) { /* by way of a timer: failing plans the next batch, which may fail like this */
+		b->refused = err;
+		vk_upstream_timer(b->e->upstream, 0, build_failed, b);
 		return;
 	}
 	b->xfer = (struct vk_xfer){
@@ -205,7 +215,7 @@ static void send_again(void *arg, bool cancelled)
 		vk_batch_send(b);
 		return;
 	}
-	stopping_error(&err);
+	vk_stopping_error(&err);
 	fail_all(b, &err);
 }
 
@@ -370,6 +380,11 @@ static void failed(struct batch *b, const struct vk_verdict *v)
 	struct todo t = {0};
 	struct vk_error err;
 	bool refused = v->fault == VK_FAULT_SPLIT || v->fault == VK_FAULT_INPUT;
+	if (e->stopping) { /* cut off by ourselves: no word about the provider */
+		vk_stopping_error(&err);
+		fail_all(b, &err);
+		return;
+	}
 	if (!b->canary && refused && b->n > 1 && split(b)) return;
 	if (v->fault == VK_FAULT_AUTH && !b->auth_retried &&
 	    b->hop->provider->api_key.from == VK_SECRET_FILE) {
@@ -468,14 +483,16 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 	struct group *g = b->group;
 	struct vk_cache_put *puts = calloc(b->n, sizeof *puts);
 	struct landed *l = calloc(1, sizeof *l + b->n * sizeof *l->flight);
+	bool *replace = calloc(b->n, sizeof *replace);
 	size_t n = 0;
 	uint32_t provider = b->hop->provider->num;
 	int64_t now_ms = vk_wall_ms();
-	if (!puts || !l || vk_tenants_accept(e->tenants, g->tenant)) goto out;
+	if (!puts || !l || !replace || vk_tenants_accept(e->tenants, g->tenant)) goto out;
 	l->e = e;
-	vk_engine_lock(e); /* `store` is written by whoever joins */
+	vk_engine_lock(e); /* `store` and `replace` are written by whoever joins */
 	for (size_t i = 0; i < b->n; i++) {
 		stored[i] = b->flights[i]->store;
+		replace[i] = b->flights[i]->replace;
 		vk_flight_repool(b->flights[i], g->tenant->id); /* accepted just now, perhaps */
 	}
 	struct todo none = {0};
@@ -487,7 +504,7 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 		struct vk_cache_put *p = &puts[n];
 		p->key = f->key;
 		p->row = a->rows + i * f->dims;
-		p->replace = f->replace;
+		p->replace = replace[i];
 		p->has_provenance = true;
 		vk_key_row(&g->tenant->secret[0], p->row, f->dims, p->provenance);
 		p->meta = (struct vk_cache_meta){
@@ -506,6 +523,7 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 	if (n && !vk_cachedb_put(e->cache, puts, n, committed, l)) l = NULL;
 out:
 	free(puts);
+	free(replace);
 	bool kept = l == NULL && n > 0;
 	free(l);
 	return kept;

@@ -131,7 +131,9 @@ static struct batch *canary_batch(struct vk_engine *e, struct vk_registry *reg,
 	b->flights = (struct flight **)(void *)items; /* freed with the batch; never read as flights */
 	b->registry = vk_registry_ref(reg);
 	b->call.space = s;
-	b->call.role = &s->roles[0];
+	/* A space that wants a role would refuse "none", and never decide. */
+	b->call.role = s->role_required && s->roles_n > 1 && !s->roles[0].value ? &s->roles[1]
+									       : &s->roles[0];
 	b->call.items = items;
 	b->rt = vk_provider_rt(e, hop->provider);
 	b->rt->in_flight++;
@@ -156,8 +158,11 @@ bool vk_canary_allows(struct vk_engine *e, struct vk_registry *reg, const struct
 {
 	*pending = false;
 	if (s->route_n < 2) return true;
-	/* A forwarded bearer is the caller's: it pays for its own texts, not for our comparisons. */
-	if (s->route[hop].provider->api_key.from == VK_SECRET_CLIENT) return hop == 0;
+	/* A forwarded bearer is the caller's: it pays for its own texts, not for our comparisons. Nor
+	 * may a caller whose bearer was refused go on at our expense. */
+	if (s->route[hop].provider->api_key.from == VK_SECRET_CLIENT ||
+	    s->route[0].provider->api_key.from == VK_SECRET_CLIENT)
+		return hop == 0;
 	struct provider_rt *rt = vk_provider_rt(e, s->route[hop].provider);
 	struct canary *c = rt ? vk_canary_get(e, rt, s, s->route[hop].provider) : NULL;
 	if (!c) return false;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #define TABLE_START 1024
+#define CATCH_UP_MAX 4
 
 enum vk_status vk_engine_new(const struct vk_engine_opts *opts, struct vk_engine **out)
 {
@@ -147,11 +148,16 @@ static void fold(struct vk_op *op, const struct vk_key_plan *plan, uint32_t *buc
 	}
 }
 
-/* Fresh enough for this request? A row past its space's TTL is replaced when it is bought anew. */
+/* A row past its space's TTL is bought anew, and the new one takes its place. */
+static bool outlived(const struct vk_op *op, const struct vk_cache_meta *m)
+{
+	return op->space->ttl_ms && op->now_ms - m->created_ms > op->space->ttl_ms;
+}
+
+/* Young enough for this request? */
 static bool fresh(const struct vk_op *op, const struct vk_cache_meta *m)
 {
 	int64_t age_ms = op->now_ms - m->created_ms;
-	if (op->space->ttl_ms && age_ms > op->space->ttl_ms) return false;
 	return op->max_age_ms < 0 || age_ms <= op->max_age_ms;
 }
 
@@ -171,7 +177,8 @@ static void read_slots(struct vk_engine *e, struct vk_op *op, const struct vk_ke
 			vk_key_make(&plans[p], &s->in, &old);
 			st = vk_cachedb_get(r, &old, op->space->dims, s->row, &m);
 		}
-		if (st || !fresh(op, &m)) continue;
+		s->outlived = !st && outlived(op, &m);
+		if (st || s->outlived || !fresh(op, &m)) continue;
 		s->done = true;
 		s->from = VK_SLOT_HIT;
 		s->tokens = m.tokens;
@@ -415,7 +422,10 @@ void vk_flight_fail(struct vk_engine *e, struct flight *f, const struct vk_error
  * Called with the lock held, returns with it held. */
 static void catch_up(struct vk_engine *e, struct vk_op *op)
 {
-	while (!op->no_cache && op->epoch != atomic_load(&e->epoch)) {
+	/* Each look takes as long as the misses are many, and commits go on meanwhile: after a few
+	 * rounds rather buy a text twice than look for ever. */
+	for (int round = 0; round < CATCH_UP_MAX && !op->no_cache; round++) {
+		if (op->epoch == atomic_load(&e->epoch)) return;
 		op->epoch = atomic_load(&e->epoch);
 		pthread_mutex_unlock(&e->lock);
 		struct vk_key_plan plans[VK_TENANT_SECRETS_MAX];
@@ -463,7 +473,7 @@ static bool join(struct vk_engine *e, struct vk_op *op, uint32_t slot)
 	s->from = f ? VK_SLOT_COALESCED : VK_SLOT_MISS;
 	if (!f) f = flight_new(e, op, s);
 	if (!f) return false;
-	f->replace |= op->space->ttl_ms != 0;
+	f->replace |= s->outlived;
 	struct vk_waiter *w = &op->waiters[op->waiters_n++];
 	*w = (struct vk_waiter){.op = op, .slot = slot};
 	add_waiter(f, w);

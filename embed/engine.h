@@ -71,6 +71,7 @@ struct vk_slot { /* one distinct input of an operation */
 	uint32_t tokens;
 	uint8_t from;            /* enum vk_slot_from */
 	bool done, truncated, est_tokens;
+	bool outlived;           /* a row is stored, past its space's TTL */
 };
 
 struct vk_waiter; /* engine.c's: an operation's place in a flight */

@@ -120,6 +120,7 @@ struct batch {
 	struct vk_arena arena;        /* wire, secret, answer */
 	struct vk_wire wire;
 	struct vk_xfer xfer;
+	struct vk_error refused;      /* why it could not be built */
 	size_t n;
 };
 
@@ -176,6 +177,7 @@ struct batch *vk_batch_new(struct vk_engine *e, struct group *g, const struct vk
 			   struct flight **flights, size_t n);
 void vk_batch_free(struct batch *b); /* lock held: drops its group's count */
 void vk_batch_send(struct batch *b); /* no lock */
+void vk_stopping_error(struct vk_error *err);
 
 /* canary.c */
 struct canary *vk_canary_get(struct vk_engine *e, struct provider_rt *rt, const struct vk_space *s,

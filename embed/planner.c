@@ -145,6 +145,7 @@ static enum pick pick_hop(struct vk_engine *e, struct group *g, int lane, uint64
 	const struct vk_space *s = g->space;
 	size_t start = first_hop(e, s);
 	bool waiting = false;
+	uint64_t soonest_ms = UINT64_MAX;
 	*up_at_ms = now_ms + 1000;
 	for (size_t i = 0; i < s->route_n; i++) {
 		size_t h = (start + i) % s->route_n;
@@ -152,7 +153,8 @@ static enum pick pick_hop(struct vk_engine *e, struct group *g, int lane, uint64
 		bool pending = false;
 		if (!rt) continue;
 		if (!vk_breaker_ready(&rt->breaker, now_ms)) {
-			if (rt->breaker.until_ms > *up_at_ms) *up_at_ms = rt->breaker.until_ms;
+			if (rt->breaker.until_ms > now_ms && rt->breaker.until_ms < soonest_ms)
+				soonest_ms = rt->breaker.until_ms;
 			if (rt->breaker.state == VK_BREAKER_HALF_OPEN) waiting = true; /* probe is out */
 			continue;
 		}
@@ -168,6 +170,7 @@ static enum pick pick_hop(struct vk_engine *e, struct group *g, int lane, uint64
 		return PICK_ONE;
 	}
 	*hop = NULL;
+	if (soonest_ms != UINT64_MAX && soonest_ms > *up_at_ms) *up_at_ms = soonest_ms;
 	return waiting ? PICK_WAIT : PICK_DOWN;
 }
 
@@ -288,9 +291,29 @@ static struct group *next_group(struct vk_engine *e, int lane, uint64_t pass)
 	return best;
 }
 
+/* Nothing goes out any more: whoever waits is told so. */
+static void fail_queued(struct vk_engine *e, struct todo *t)
+{
+	struct vk_error err;
+	vk_stopping_error(&err);
+	for (int lane = 0; lane < LANES; lane++) {
+		uint64_t pass = ++e->passes;
+		for (struct group *g; (g = next_group(e, lane, pass));) {
+			g->batches++; /* stays while we work on it */
+			fail_lane(e, g, &g->lane[lane], &err, t);
+			g->batches--;
+			vk_group_put(e, g);
+		}
+	}
+}
+
 void vk_plan(struct vk_engine *e, struct todo *t)
 {
-	if (!e->queued || e->stopping) return;
+	if (!e->queued) return;
+	if (e->stopping) {
+		fail_queued(e, t);
+		return;
+	}
 	uint64_t now_ms = vk_mono_ms();
 	for (int lane = 0; lane < LANES; lane++) {
 		uint64_t pass = ++e->passes;
