@@ -11,7 +11,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
+#include "embed/encoder.h"
 #include "embed/engine_impl.h"
 #include "simd/vec.h"
 #include "store/record.h"
@@ -40,22 +42,48 @@ static const char *const texts[] = {
 #define TEXTS (sizeof texts / sizeof *texts)
 _Static_assert(TEXTS <= VK_CANARY_ROWS_MAX, "fits its record");
 
-/* Catalog keys: space NUL provider, and space NUL for the reference. */
-static void record_key(struct vk_buf *key, const char *space, const char *provider)
+static void absorb(struct vk_sha256 *s, const char *word)
+{
+	if (word) vk_sha256_update(s, word, strlen(word));
+	vk_sha256_update(s, word ? "\x01" : "\x02", 2); /* with the NUL: no two lists read alike */
+}
+
+/* What a verdict is about: whatever of a hop can change its vectors. Another address or model under
+ * the same provider's name has to prove itself anew. */
+static uint64_t definition_of(const struct vk_hop *hop)
+{
+	const struct vk_provider *p = hop->provider;
+	const char *const words[] = {p->dialect->name, p->base_url,   hop->model,	p->path,
+				     p->api_version,   p->dims_field, p->role_field,	p->extra_body,
+				     p->encoder ? vk_encoder_info(p->encoder)->fingerprint : NULL};
+	uint8_t digest[VK_SHA256_SIZE];
+	struct vk_sha256 s;
+	vk_sha256_init(&s);
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) absorb(&s, words[i]);
+	for (size_t i = 0; p->role_values && p->role_values[i]; i++) absorb(&s, p->role_values[i]);
+	vk_sha256_final(&s, digest);
+	return vk_get_u64le(digest);
+}
+
+/* Catalog keys: space NUL provider NUL definition, and space NUL for the reference (hop NULL). */
+static void record_key(struct vk_buf *key, const char *space, const struct vk_hop *hop)
 {
 	vk_buf_init(key, 1024);
 	vk_buf_puts(key, space);
 	vk_buf_putc(key, 0);
-	vk_buf_puts(key, provider);
+	if (!hop) return;
+	vk_buf_puts(key, hop->provider->name);
+	vk_buf_putc(key, 0);
+	vk_buf_printf(key, "%016llx", (unsigned long long)definition_of(hop));
 }
 
 /* Reads a record's rows into memory of their own (free), or NULL. */
-static float *load(struct vk_engine *e, const struct vk_space *s, const char *provider,
+static float *load(struct vk_engine *e, const struct vk_space *s, const struct vk_hop *hop,
 		   struct vk_rec_canary *r)
 {
 	struct vk_buf key, value;
 	float *rows = NULL;
-	record_key(&key, s->id, provider);
+	record_key(&key, s->id, hop);
 	vk_buf_init(&value, (size_t)64 << 20);
 	if (!vk_catalog_get(e->catalog, VK_TABLE_CANARY, vk_buf_bytes(&key), &value) &&
 	    vk_rec_canary_decode(r, vk_buf_bytes(&value)) &&
@@ -67,11 +95,11 @@ static float *load(struct vk_engine *e, const struct vk_space *s, const char *pr
 	return rows;
 }
 
-static void save(struct vk_engine *e, const struct vk_space *s, const char *provider,
+static void save(struct vk_engine *e, const struct vk_space *s, const struct vk_hop *hop,
 		 const struct vk_rec_canary *r)
 {
 	struct vk_buf key, value;
-	record_key(&key, s->id, provider);
+	record_key(&key, s->id, hop);
 	vk_buf_init(&value, (size_t)64 << 20);
 	vk_rec_canary_encode(&value, r);
 	struct vk_catalog_op op = {VK_TABLE_CANARY, vk_buf_bytes(&key), vk_buf_bytes(&value)};
@@ -82,15 +110,17 @@ static void save(struct vk_engine *e, const struct vk_space *s, const char *prov
 }
 
 struct canary *vk_canary_get(struct vk_engine *e, struct provider_rt *rt, const struct vk_space *s,
-			     const struct vk_provider *p)
+			     const struct vk_hop *hop)
 {
 	struct canary *c = rt->canaries;
-	while (c && c->space != s->num) c = c->next;
+	uint64_t definition = definition_of(hop);
+	while (c && (c->space != s->num || c->definition != definition)) c = c->next;
 	if (c) return c;
 	if (!(c = calloc(1, sizeof *c))) return NULL;
 	struct vk_rec_canary r;
-	float *rows = load(e, s, p->name, &r); /* once a provider and space: a short read */
+	float *rows = load(e, s, hop, &r); /* once a provider and space: a short read */
 	c->space = s->num;
+	c->definition = definition;
 	c->cosine = -2;
 	if (rows) {
 		c->state = r.verdict ? VK_CANARY_OK : VK_CANARY_FAILED;
@@ -108,8 +138,10 @@ enum vk_canary_state vk_engine_canary(struct vk_engine *e, const struct vk_space
 {
 	struct todo none = {0};
 	vk_engine_lock(e);
-	struct provider_rt *rt = vk_provider_rt(e, p);
-	struct canary *c = rt ? vk_canary_get(e, rt, s, p) : NULL;
+	size_t hop = 0;
+	while (hop < s->route_n && s->route[hop].provider != p) hop++;
+	struct provider_rt *rt = hop < s->route_n ? vk_provider_rt(e, p) : NULL;
+	struct canary *c = rt ? vk_canary_get(e, rt, s, &s->route[hop]) : NULL;
 	enum vk_canary_state state = c ? c->state : VK_CANARY_NONE;
 	*cosine = c ? c->cosine : -2;
 	vk_engine_unlock_do(e, &none);
@@ -164,7 +196,7 @@ bool vk_canary_allows(struct vk_engine *e, struct vk_registry *reg, const struct
 	    s->route[0].provider->api_key.from == VK_SECRET_CLIENT)
 		return hop == 0;
 	struct provider_rt *rt = vk_provider_rt(e, s->route[hop].provider);
-	struct canary *c = rt ? vk_canary_get(e, rt, s, s->route[hop].provider) : NULL;
+	struct canary *c = rt ? vk_canary_get(e, rt, s, &s->route[hop]) : NULL;
 	if (!c) return false;
 	bool decided = c->state == VK_CANARY_OK || c->state == VK_CANARY_FAILED;
 	bool due = !decided || vk_wall_ms() - c->checked_ms > RECHECK_MS;
@@ -190,7 +222,7 @@ static bool compare(struct batch *b, const struct vk_answer *a, float *cosine)
 {
 	const struct vk_space *s = b->call.space;
 	struct vk_rec_canary r;
-	float *reference = load(b->e, s, "", &r);
+	float *reference = load(b->e, s, NULL, &r);
 	bool fits = reference && r.n == TEXTS && r.dims == s->dims;
 	bool said = true;
 	if (fits) {
@@ -200,7 +232,7 @@ static bool compare(struct batch *b, const struct vk_answer *a, float *cosine)
 		r = (struct vk_rec_canary){.when_ms = vk_wall_ms(), .cosine_min = 1, .verdict = 1,
 					   .dims = s->dims, .n = TEXTS,
 					   .rows = (const uint8_t *)(const void *)a->rows};
-		save(b->e, s, "", &r);
+		save(b->e, s, NULL, &r);
 	} else {
 		said = false;
 	}
@@ -219,7 +251,7 @@ void vk_canary_judge(struct batch *b, const struct vk_answer *a)
 		struct vk_rec_canary r = {.when_ms = vk_wall_ms(), .cosine_min = cosine,
 					  .verdict = good, .dims = s->dims, .n = TEXTS,
 					  .rows = (const uint8_t *)(const void *)a->rows};
-		save(b->e, s, b->hop->provider->name, &r);
+		save(b->e, s, b->hop, &r);
 		vk_log(good ? VK_LOG_INFO : VK_LOG_ERROR,
 		       "space %s: provider %s %s (worst canary cosine %.6f, needed %.6f)", s->id,
 		       b->hop->provider->name, good ? "agrees" : "does NOT agree and stays out", cosine,

@@ -79,6 +79,7 @@ struct group {
 struct canary {
 	struct canary *next;
 	uint32_t space;
+	uint64_t definition;          /* of the hop: another address or model is another canary */
 	enum vk_canary_state state;
 	float cosine;
 	uint64_t retry_ms;            /* monotonic: not before, after a try that told nothing */
@@ -181,7 +182,7 @@ void vk_stopping_error(struct vk_error *err);
 
 /* canary.c */
 struct canary *vk_canary_get(struct vk_engine *e, struct provider_rt *rt, const struct vk_space *s,
-			     const struct vk_provider *p);
+			     const struct vk_hop *hop);
 /* May this hop serve its space? Starts the check when it is due (unless t is NULL). */
 bool vk_canary_allows(struct vk_engine *e, struct vk_registry *reg, const struct vk_space *s,
 		      size_t hop, uint64_t now_ms, bool *pending, struct todo *t);

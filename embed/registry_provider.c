@@ -64,14 +64,11 @@ static void look_at_host(const char *url, bool *loopback, bool *literal)
 	const char *p = strstr(url, "://");
 	p = p ? p + 3 : url;
 	size_t n = strcspn(p, "/?#");
-	const char *at = memchr(p, '@', n);
-	if (at) {
-		n -= (size_t)(at + 1 - p);
-		p = at + 1;
-	}
-	*loopback = strncmp(p, "127.", 4) == 0 || strncmp(p, "localhost", 9) == 0 ||
-		    strncmp(p, "[::1]", 5) == 0;
-	*literal = *loopback || p[0] == '[' || strspn(p, "0123456789.:") == n;
+	bool numbers = strspn(p, "0123456789.:") == n;
+	size_t name = strcspn(p, ":/?#");
+	*loopback = (numbers && strncmp(p, "127.", 4) == 0) ||
+		    (name == 9 && strncmp(p, "localhost", 9) == 0) || strncmp(p, "[::1]", 5) == 0;
+	*literal = *loopback || p[0] == '[' || numbers;
 }
 
 static bool labelled(const struct vk_provider *p, const char *label)
@@ -89,13 +86,18 @@ static void check_url(struct loading *l, struct vk_provider *p, const vk_jv *v, 
 		vk_cfg_fail(c, path, "base_url is missing");
 		return;
 	}
+	const char *host = strstr(p->base_url, "://");
+	host = host ? host + 3 : p->base_url;
+	if (memchr(host, '@', strcspn(host, "/?#"))) { /* addresses are shown and logged */
+		vk_cfg_fail(c, path, "base_url must not hold credentials: use api_key or headers");
+		return;
+	}
 	look_at_host(p->base_url, &loopback, &literal);
 	bool plain = strncmp(p->base_url, "http://", 7) == 0;
 	if (!plain && strncmp(p->base_url, "https://", 8) != 0)
 		vk_cfg_fail(c, path, "base_url must begin with https:// or http://");
 	p->plain_ok = vk_cfg_bool(c, v, path, "allow_plain", loopback || onprem);
-	p->private_ok = vk_cfg_bool(c, v, path, "allow_private", literal || onprem || loopback ||
-					    strstr(p->base_url, "://localhost") != NULL);
+	p->private_ok = vk_cfg_bool(c, v, path, "allow_private", literal || onprem);
 	if (plain && !p->plain_ok)
 		vk_cfg_fail(c, path,
 			    "base_url is plain http to another machine: use https, label the provider "

@@ -21,7 +21,7 @@ enum vk_catalog_table {
 	VK_TABLE_SPACE,  /* key: space name;      value: its pinned identity, JSON text */
 	VK_TABLE_POOL,   /* key: pool name;       value: record vk_rec_pool (id, secrets newest first) */
 	VK_TABLE_KEY,    /* key: API key id;      value: record, JSON text with sha256, scopes, expiry */
-	VK_TABLE_CANARY, /* key: space NUL provider; value: canary record (when, cosine, verdict, rows) */
+	VK_TABLE_CANARY, /* key: space NUL provider NUL definition; value: canary record (when, cosine, verdict, rows) */
 	VK_TABLE_USAGE,  /* key: day NUL space NUL provider; value: counters, see record.h */
 	VK_TABLE_NAME,   /* key: kind byte + name; value: u32 (interned) */
 	VK_TABLE_META,   /* key: word;            value: bytes */

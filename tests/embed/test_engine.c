@@ -65,7 +65,7 @@ static void say(int fd, const char *status, const char *body)
 }
 
 /* The reply to a body: vectors, or a refusal. */
-static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key)
+static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key, bool drift)
 {
 	struct vk_arena a;
 	struct vk_json *doc;
@@ -96,6 +96,7 @@ static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key)
 		if (!vk_jv_str(m, &s)) s = VK_LIT("");
 		bad |= memmem(s.p, s.n, "BAD", 3) != NULL;
 		vector(number_of(s), version, v);
+		if (drift) v[1] = -v[1];
 		vk_jw_object(&w);
 		vk_jw_ki(&w, "index", (int64_t)n);
 		vk_jw_key(&w, "embedding");
@@ -136,7 +137,8 @@ static void *serve_connection(void *arg)
 		if (end && have >= head + n) {
 			bool own = memmem(text, head, "own-key", 7) != NULL;
 			bool bad = memmem(text, head, "stranger", 8) != NULL;
-			embed(fd, (struct vk_bytes){text + head, n}, own, bad);
+			embed(fd, (struct vk_bytes){text + head, n}, own, bad,
+			      !strncmp(text, "POST /drift", 11));
 			memmove(text, text + head + n, have - head - n);
 			have -= head + n;
 			continue;
@@ -623,46 +625,90 @@ static void test_engine_unreadable_secret_fails_a_long_queue(void **state)
 	tear_down(h);
 }
 
-static void test_engine_stranger_never_falls_back_on_our_key(void **state)
+/* Two providers of ours; the second one's API key or address goes in as JSON members. */
+static void two_providers(char *config, size_t cap, const char *first_key, const char *second_path,
+			  int weight)
 {
-	(void)state;
-	char config[1024], own[1024];
-	unsigned number = 3;
-	snprintf(own, sizeof own,
+	snprintf(config, cap,
 		 "{\"providers\": {\"p\": {\"dialect\": \"openai\", \"base_url\": \"http://127.0.0.1:%d/v1\","
-		 "\"api_key\": \"own-key\"}, \"q\": {\"dialect\": \"openai\", \"base_url\":"
-		 "\"http://127.0.0.1:%d/v1\", \"api_key\": \"own-key\"}}, \"spaces\": {\"s@1\": {\"dims\": 4,"
-		 "\"route\": [{\"provider\": \"p\", \"model\": \"m\"}, {\"provider\": \"q\", \"model\": \"m\"}]}}}",
-		 fake.port, fake.port);
-	snprintf(config, sizeof config, "%s", own);
-	char *key = strstr(config, "\"own-key\"");
-	char rest[1024];
-	snprintf(rest, sizeof rest, "%s", key + 9);
-	snprintf(key, sizeof config - (size_t)(key - config), "{\"from\": \"client\"}%s", rest);
-	/* First both are ours, so that the second one joins the space; then the first forwards. */
-	struct house *h = build("", "", own);
-	for (unsigned i = 0; i < 200; i++) {
-		float cosine;
-		once(h, 100 + i, 0, false, false, 0);
-		if (vk_engine_canary(h->engine, h->space, h->space->route[1].provider, &cosine) == VK_CANARY_OK) break;
-		vk_engine_kick(h->engine);
-		usleep(1000);
-	}
-	settle(h);
+		 "\"api_key\": %s}, \"q\": {\"dialect\": \"openai\", \"base_url\":"
+		 "\"http://127.0.0.1:%d%s\", \"api_key\": \"own-key\"}}, \"spaces\": {\"s@1\": {\"dims\": 4,"
+		 "\"route\": [{\"provider\": \"p\", \"model\": \"m\", \"weight\": %d},"
+		 "{\"provider\": \"q\", \"model\": \"m\", \"weight\": %d}]}}}",
+		 fake.port, first_key, fake.port, second_path, weight, weight);
+}
+
+static void change_registry(struct house *h, const char *config)
+{
 	struct vk_registry *old = h->registry;
+	settle(h);
 	h->registry = load(h, config);
 	vk_registry_unref(old);
 	h->space = vk_registry_space(h->registry, VK_LIT("s@1"));
+}
+
+/* Asks on until a provider of the route has this verdict. */
+static void await_canary(struct house *h, unsigned number, size_t hop, enum vk_canary_state want)
+{
+	float cosine;
+	uint64_t until = vk_mono_ms() + WAIT_MS;
+	enum vk_canary_state is = VK_CANARY_NONE;
+	while (is != want && vk_mono_ms() < until) {
+		once(h, number++, 0, false, false, 0);
+		is = vk_engine_canary(h->engine, h->space, h->space->route[hop].provider, &cosine);
+	}
+	assert_int_equal(is, want);
+}
+
+/* A house whose second provider has joined the space of the first and takes half of the calls. */
+static struct house *joined(void)
+{
+	char config[1024];
+	two_providers(config, sizeof config, "\"own-key\"", "/v1", 0);
+	struct house *h = build("", "", config);
+	await_canary(h, 100, 0, VK_CANARY_OK); /* the first one makes the reference */
+	two_providers(config, sizeof config, "\"own-key\"", "/v1", 1);
+	change_registry(h, config);
+	await_canary(h, 10000, 1, VK_CANARY_OK);
+	return h;
+}
+
+static void test_engine_stranger_never_falls_back_on_our_key(void **state)
+{
+	(void)state;
+	char config[1024];
+	struct house *h = joined();
+	two_providers(config, sizeof config, "{\"from\": \"client\"}", "/v1", 1);
+	change_registry(h, config); /* now the first one forwards, and the second has long joined */
+	settle(h);
 	fake.own_key = 0;
-	struct ask *q = ask_new(h, &number, 1, "");
-	q->op.bearer = VK_LIT("stranger");
-	assert_int_equal(vk_tenants_client(h->tenants, q->op.bearer, &q->op.tenant), VK_OK);
-	start(h, q);
-	await(q);
-	assert_int_equal(q->op.error.st, VK_E_UNAUTHORIZED);
+	for (unsigned number = 20000; number < 20016; number++) {
+		struct ask *q = ask_new(h, &number, 1, "");
+		q->op.bearer = VK_LIT("stranger");
+		assert_int_equal(vk_tenants_client(h->tenants, q->op.bearer, &q->op.tenant), VK_OK);
+		start(h, q);
+		await(q);
+		assert_int_equal(q->op.error.st, VK_E_UNAUTHORIZED);
+		assert_true(vk_tenant_provisional(q->op.tenant));
+		ask_free(q);
+	}
 	assert_int_equal(fake.own_key, 0);
-	assert_true(vk_tenant_provisional(q->op.tenant));
-	ask_free(q);
+	tear_down(h);
+}
+
+static void test_engine_moved_provider_proves_itself_anew(void **state)
+{
+	(void)state;
+	char config[1024];
+	float cosine;
+	struct house *h = joined();
+	two_providers(config, sizeof config, "\"own-key\"", "/drift/v1", 1);
+	change_registry(h, config);
+	assert_int_equal(vk_engine_canary(h->engine, h->space, h->space->route[1].provider, &cosine), VK_CANARY_NONE);
+	await_canary(h, 20000, 1, VK_CANARY_FAILED); /* and every row on the way was the first one's */
+	two_providers(config, sizeof config, "\"own-key\"", "/v1", 1);
+	change_registry(h, config); /* back: what was proven holds */
+	assert_int_equal(vk_engine_canary(h->engine, h->space, h->space->route[1].provider, &cosine), VK_CANARY_OK);
 	tear_down(h);
 }
 
@@ -679,6 +725,7 @@ int main(void)
 		cmocka_unit_test(test_engine_stop_ends_what_is_out_and_what_is_queued),
 		cmocka_unit_test(test_engine_unreadable_secret_fails_a_long_queue),
 		cmocka_unit_test(test_engine_stranger_never_falls_back_on_our_key),
+		cmocka_unit_test(test_engine_moved_provider_proves_itself_anew),
 	};
 	return cmocka_run_group_tests(tests, start_fake, NULL);
 }
