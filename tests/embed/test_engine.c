@@ -169,6 +169,11 @@ static int start_fake(void **state)
 	socklen_t n = sizeof a;
 	(void)state;
 	vk_log_set_level(VK_LOG_ERROR);
+	pthread_attr_t small; /* stacks: depth that grows with a queue shows itself */
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 1 << 20);
+	pthread_setattr_default_np(&small);
+	pthread_attr_destroy(&small);
 	fake.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (bind(fake.fd, (struct sockaddr *)&a, sizeof a) || listen(fake.fd, 256)) return -1;
 	if (getsockname(fake.fd, (struct sockaddr *)&a, &n)) return -1;
@@ -599,29 +604,31 @@ static void test_engine_stop_ends_what_is_out_and_what_is_queued(void **state)
 static void test_engine_unreadable_secret_fails_a_long_queue(void **state)
 {
 	(void)state;
-	unsigned *numbers = calloc(TEXTS, sizeof *numbers);
-	for (unsigned i = 0; i < TEXTS; i++) numbers[i] = i;
+	enum { QUEUE = 4000 };
+	unsigned number = 0;
 	struct house *h = build(", \"caps\": {\"concurrency\": 1, \"items\": 1}", "", NULL);
+	struct ask *a = ask_new(h, &number, 1, ""), **b = calloc(QUEUE, sizeof *b);
 	hold(true);
-	struct ask *a = ask_new(h, numbers, 1, ""), *b[64];
 	start(h, a);
 	wait_held(1);
-	for (unsigned i = 0; i < 64; i++) { /* one text's failure ends its whole operation */
-		b[i] = ask_new(h, numbers + 1 + i * 400, 400, "");
+	for (unsigned i = 0; i < QUEUE; i++) { /* each is a batch of its own that cannot be built */
+		number = i + 1;
+		b[i] = ask_new(h, &number, 1, "");
 		start(h, b[i]);
 	}
 	assert_int_equal(unlink(h->secret), 0);
 	hold(false);
 	await(a);
 	assert_int_equal(a->op.error.st, VK_OK);
-	for (unsigned i = 0; i < 64; i++) {
+	for (unsigned i = 0; i < QUEUE; i++) {
 		await(b[i]);
 		assert_string_equal(b[i]->op.error.code, "secret_unreadable");
 		assert_null(strstr(b[i]->op.error.text, h->secret)); /* the place is nobody's business */
 		ask_free(b[i]);
 	}
+	assert_int_equal(fake.calls, 1);
 	ask_free(a);
-	free(numbers);
+	free(b);
 	tear_down(h);
 }
 
