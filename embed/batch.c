@@ -642,6 +642,9 @@ static void judge(void *arg)
 		snprintf(v.text, sizeof v.text, "%.*s", (int)sizeof v.text - 1, err.text);
 	}
 	if (v.fault != VK_FAULT_NONE) {
+		/* Also what a 200 says is said by somebody who has seen the credentials. */
+		vk_retry_redact(b->wire.headers, v.text);
+		vk_retry_redact(b->wire.headers, v.code);
 		vk_log(VK_LOG_WARN, "provider %s: call of %zu inputs failed: status %d, %s", b->rt->name,
 		       b->n, b->xfer.status, v.text[0] ? v.text : b->xfer.error);
 		failed(b, &v);

@@ -271,7 +271,7 @@ static void redact_word(char *text, struct vk_bytes secret)
 
 /* Some servers repeat the key that they refuse. So every long word of every header value that
  * could be a credential goes. */
-static void redact(const char *const *headers, char *text)
+void vk_retry_redact(const char *const *headers, char *text)
 {
 	for (; headers && *headers; headers++) {
 		const char *p = strchr(*headers, ':');
@@ -296,7 +296,7 @@ void vk_retry_judge(const struct vk_xfer *x, struct vk_verdict *v)
 		bool again = x->end == VK_XFER_CONNECT || x->end == VK_XFER_TIMEOUT || x->end == VK_XFER_BROKEN;
 		v->fault = again ? VK_FAULT_TRANSIENT : VK_FAULT_FATAL;
 		sanitise(vk_bytes_of(x->error), v->text, sizeof v->text);
-		redact(x->headers, v->text);
+		vk_retry_redact(x->headers, v->text);
 		return;
 	}
 	if (x->status >= 200 && x->status < 300) return;
@@ -307,8 +307,8 @@ void vk_retry_judge(const struct vk_xfer *x, struct vk_verdict *v)
 		snprintf(s.text, sizeof s.text, "a redirect, which is never followed: correct the base_url");
 	memcpy(v->text, s.text, sizeof v->text);
 	memcpy(v->code, s.code, sizeof v->code);
-	redact(x->headers, v->text);
-	redact(x->headers, v->code);
+	vk_retry_redact(x->headers, v->text);
+	vk_retry_redact(x->headers, v->code);
 }
 
 void vk_retry_judge_body(struct vk_bytes body, struct vk_verdict *v)

@@ -33,7 +33,10 @@ struct vk_verdict {
  * headers hold as credentials never stands in text or code. */
 void vk_retry_judge(const struct vk_xfer *x, struct vk_verdict *v);
 
-/* Judges an error object that came with a 200: by its own code where that is an HTTP status,
+/* Takes a request's credentials out of a text that its provider said. */
+void vk_retry_redact(const char *const *headers, char *text);
+
+/* Judges an error object that came with a 200; its words are not redacted yet: by its own code where that is an HTTP status,
  * else by its words, else as transient. Never VK_FAULT_NONE. */
 void vk_retry_judge_body(struct vk_bytes body, struct vk_verdict *v);
 

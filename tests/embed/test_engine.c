@@ -71,7 +71,7 @@ static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key, bool
 	struct vk_json *doc;
 	struct vk_buf out;
 	struct vk_jw w;
-	bool bad = false;
+	bool bad = false, echo = false;
 	vk_arena_init(&a, 64 << 20);
 	vk_buf_init(&out, 64 << 20);
 	pthread_mutex_lock(&fake.lock);
@@ -95,6 +95,7 @@ static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key, bool
 		float v[DIMS];
 		if (!vk_jv_str(m, &s)) s = VK_LIT("");
 		bad |= memmem(s.p, s.n, "BAD", 3) != NULL;
+		echo |= memmem(s.p, s.n, "ECHO", 4) != NULL;
 		vector(number_of(s), version, v);
 		if (drift) v[1] = -v[1];
 		vk_jw_object(&w);
@@ -110,11 +111,13 @@ static void embed(int fd, struct vk_bytes body, bool own_key, bool bad_key, bool
 	vk_jw_ki(&w, "total_tokens", (int64_t)n);
 	vk_jw_object_end(&w);
 	vk_jw_object_end(&w);
-	for (const vk_jv *m = vk_jv_first(input); m && !bad && !bad_key; m = vk_jv_next(m))
+	for (const vk_jv *m = vk_jv_first(input); m && !bad && !bad_key && !echo; m = vk_jv_next(m))
 		if (vk_jv_str(m, &s)) fake.bought[number_of(s)]++;
 	pthread_mutex_unlock(&fake.lock);
 	if (bad_key)
 		say(fd, "401 x", "{\"error\":{\"message\":\"no such key\",\"code\":\"invalid_api_key\"}}");
+	else if (echo)
+		say(fd, "200 OK", "{\"error\":{\"message\":\"no own-key-12345 here\",\"code\":\"own-key-12345\"}}");
 	else if (bad)
 		say(fd, "400 x", "{\"error\":{\"message\":\"input is bad\"}}");
 	else
@@ -247,7 +250,7 @@ static struct house *build(const char *provider, const char *space, const char *
 	assert_non_null(mkdtemp(h->dir));
 	snprintf(h->secret, sizeof h->secret, "%s/secret", h->dir);
 	FILE *f = fopen(h->secret, "we");
-	fputs("own-key\n", f);
+	fputs("own-key-12345\n", f);
 	fclose(f);
 	snprintf(path, sizeof path, "%s/catalog", h->dir);
 	assert_int_equal(vk_catalog_open(path, false, &h->catalog, &err), VK_OK);
@@ -632,6 +635,23 @@ static void test_engine_unreadable_secret_fails_a_long_queue(void **state)
 	tear_down(h);
 }
 
+static void test_engine_error_in_a_200_tells_no_secret(void **state)
+{
+	(void)state;
+	unsigned number = 1;
+	struct house *h = build("", "", NULL);
+	struct ask *q = ask_new(h, &number, 1, " ECHO");
+	start(h, q);
+	await(q);
+	assert_int_not_equal(q->op.error.st, VK_OK);
+	assert_non_null(strstr(q->op.error.text, "no *** here"));
+	assert_null(strstr(q->op.error.text, "own-key"));
+	assert_null(strstr(q->op.error.code, "own-key"));
+	assert_int_equal(fake.bought[1], 0);
+	ask_free(q);
+	tear_down(h);
+}
+
 /* Two providers of ours; the second one's API key or address goes in as JSON members. */
 static void two_providers(char *config, size_t cap, const char *first_key, const char *second_path,
 			  int weight)
@@ -731,6 +751,7 @@ int main(void)
 		cmocka_unit_test(test_engine_bad_text_is_named_and_the_others_are_kept),
 		cmocka_unit_test(test_engine_stop_ends_what_is_out_and_what_is_queued),
 		cmocka_unit_test(test_engine_unreadable_secret_fails_a_long_queue),
+		cmocka_unit_test(test_engine_error_in_a_200_tells_no_secret),
 		cmocka_unit_test(test_engine_stranger_never_falls_back_on_our_key),
 		cmocka_unit_test(test_engine_moved_provider_proves_itself_anew),
 	};
