@@ -1,0 +1,132 @@
+"""bench/RESULTS.md from the parts' figures: ratios first, misses of a budget said plainly."""
+import json
+import pathlib
+
+HEAD = """# Results
+
+What `bench/run` measured; budgets are DESIGN's section 10. Ratios compare programs that took turns
+in one run on the same two cores, with the load generator (wrk, one thread) on them, too: they carry
+over to other machines better than the absolute figures beside them. Each figure is the median of its
+rounds, each ratio the median of the rounds' ratios. "others" is what programs that have no part in
+the measurement used meanwhile, in cores: above a tenth, trust the CPU columns more than the rates.
+Written by `bench/report.py` from `.cache/bench/*.json`; what is under "Notes" is from
+`bench/NOTES.md`.
+"""
+TITLES = {"hits": "Hits beside a bare libmicrohttpd server with the same bytes", "misses": "Misses: what the server adds",
+          "mixed": "An interactive client while a bulk ingest runs", "litellm": "Beside LiteLLM's proxy",
+          "twice": "1,000 real sentences, twice", "encoder": "The built-in encoder beside its peers"}
+
+
+def table(head, rows):
+    lines = [" | ".join(head), " | ".join(["---"] * len(head))] + [" | ".join(map(str, r)) for r in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def us(n):
+    return f"{n:,.0f} us" if n < 10000 else f"{n / 1000:,.1f} ms"
+
+
+def percent(x):
+    return f"{100 * x:.0f} %"
+
+
+def judged(good, text):
+    return f"{text} {'(met)' if good else '**(missed)**'}"
+
+
+def hits(got):
+    budget = {("base64", 1): 0.60, ("float", 1): 0.15}
+    said, rows = [], []
+    for r in got["rows"]:
+        least = budget.get((r["form"], r["batch"]))
+        share = percent(r["ratio"])
+        rows.append((r["form"], r["batch"], r["clients"], judged(r["ratio"] >= least, share) if least else share,
+                     percent(r["cpu_ratio"]), f"{r['ours_rps']:,.0f}", f"{r['theirs_rps']:,.0f}", us(r["ours_p50_us"]),
+                     us(r["ours_p99_us"]), us(r["theirs_p50_us"]), f"{r['ours_cpu_us']:,.0f}",
+                     f"{r['theirs_cpu_us']:,.0f}", f"{r['bytes']:,}", f"{r['others']:.2f}"))
+        if (r["form"], r["batch"], r["clients"]) == ("base64", 1, 1):
+            said.append("p50 at one client, base64: " + judged(r["ours_p50_us"] < 100, us(r["ours_p50_us"])) + ", budget 100 us.")
+    idle, loaded = got["memory_idle_mb"], got["memory_loaded_mb"]
+    said.append("Memory of an idle server beside the map: " + judged(idle[0] < 50, f"{idle[0]:.1f} MiB") +
+                f", budget 50 MB (after this run {loaded[0]:.1f} MiB; mapped files {idle[1]:.1f} and {loaded[1]:.1f} MiB).")
+    return table(["form", "texts", "clients", "of the floor's rate", "floor's CPU / ours", "req/s", "floor req/s", "p50",
+                  "p99", "floor p50", "CPU us", "floor CPU us", "bytes", "others"], rows) + \
+        "\n\nBudgets: base64 60 %, float 15 % of the floor (one text). " + " ".join(said) + \
+        " Texts of 1536 dimensions; the answers were checked against the provider's function before each run."
+
+
+def misses(got):
+    rows = [(f"{r['delay_ms']} ms", r["clients"],
+             judged(r["added_p50_us"] <= 200, us(r["added_p50_us"])) if r["clients"] == 1 else us(r["added_p50_us"]),
+             us(r["ours_p50_us"]), us(r["theirs_p50_us"]), us(r["ours_p99_us"]), us(r["theirs_p99_us"]),
+             percent(r["ratio"]), f"{r['ours_rps']:,.0f}", f"{r['theirs_rps']:,.0f}", f"{r['ours_cpu_us']:,.0f}",
+             f"{r['others']:.2f}") for r in got["rows"]]
+    return table(["provider's delay", "clients", "added at p50", "p50", "direct p50", "p99", "direct p99", "rate / direct",
+                  "req/s", "direct req/s", "CPU us", "others"], rows) + \
+        "\n\nA new text in every request, 1536 dimensions, base64; budget: at most 200 us at p50, one client. The server " \
+        "calls the provider with at most 8 calls at once, so at 64 clients it sends batches and the direct client " \
+        "64 single calls."
+
+
+def mixed(got):
+    by = {(r["what"], r["state"]): r for r in got["rows"]}
+    rows = []
+    for what in ("hit", "miss"):
+        idle, bulk = by[what, "idle"], by[what, "bulk"]
+        rows.append((what, f"{bulk['p50_us'] / idle['p50_us']:.2f}x", us(idle["p50_us"]), us(bulk["p50_us"]),
+                     us(idle["p99_us"]), us(bulk["p99_us"]), f"{idle['others']:.2f}, {bulk['others']:.2f}"))
+    return table(["query", "p50 bulk / idle", "idle p50", "bulk p50", "idle p99", "bulk p99", "others"], rows) + \
+        f"\n\nOne client, a query at most every 5 ms, 1536 dimensions, the provider answers each call after " \
+        f"{got['delay_ms']} ms; bulk: `veckeep embed --batch 256 --parallel 4` of new document texts, on the same two cores " \
+        f"with its provider, at {got['bulk_texts_s']:,.0f} texts/s."
+
+
+def litellm(got):
+    rows = [(r["clients"], judged(r["ratio"] >= 100, f"{r['ratio']:,.0f}x"), f"{r['ours_rps']:,.0f}", f"{r['theirs_rps']:,.0f}",
+             us(r["ours_p50_us"]), us(r["theirs_p50_us"]), us(r["ours_p99_us"]), us(r["theirs_p99_us"]),
+             f"{r['ours_cpu_us']:,.0f}", f"{r['theirs_cpu_us']:,.0f}", f"{r['others']:.2f}") for r in got["rows"]]
+    right = [(name, at_once, f"{c['wrong']:,} of {c['slots']:,}", f"{c['wrong_requests']} of {c['requests']}", c["failed"],
+              f"{c['upstream_texts']} for {c['texts']}")
+             for name, runs in got["correctness"].items() for at_once, c in zip((1, 8), runs)]
+    return table(["clients", "hits/s, ours / LiteLLM", "req/s", "LiteLLM req/s", "p50", "LiteLLM p50", "p99", "LiteLLM p99",
+                  "CPU us", "LiteLLM CPU us", "others"], rows) + \
+        "\n\nCorrectness: batches of 2 to 16 texts drawn from 100, so hits, misses and duplicates in one request; every " \
+        "slot compared, bit for bit, with the provider's function of that slot's text.\n\n" + \
+        table(["program", "requests at once", "wrong slots", "requests with one", "failed requests", "texts sent upstream"],
+              right) + \
+        f"\n\nLiteLLM {got['version']}, one worker, local cache; budget: 100x its hits/s. One 1536-d text, asked as base64. " \
+        "Memory: " + ", ".join(f"{k} {v:,.0f} MiB" for k, v in got["memory_mb"].items()) + \
+        f". Texts that went upstream during the hits: {got['upstream_texts_while_hitting']}."
+
+
+def twice(got):
+    rows = [(f"{r['ratio']:.0f}x", f"{r['first']['seconds']:.3f} s", f"{r['second']['seconds'] * 1000:.1f} ms",
+             f"{r['first']['misses']} misses", f"{r['second']['hits']} hits") for r in got["runs"]]
+    return table(["ratio", "first", "second", "first time", "second time"], rows) + \
+        "\n\n`bench/twice`: sentences of the Python library's docstrings, all-MiniLM-L6-v2 in the built-in encoder, a " \
+        "server on empty data, sent by `veckeep embed --quiet`."
+
+
+def encoder(got):
+    return "```\n" + "\n".join(got["lines"] + got["left_out"]) + "\n```\n\n`bench/encoder_peers.py`; how each peer is " \
+        "run stands in its head."
+
+
+PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder}
+
+
+def part(name, got):
+    return f"## {TITLES[name]}\n\n{got['machine']}.\n{got['date']}, commit {got['commit']}: `BENCH_ROUNDS={got['rounds']} " \
+        f"BENCH_SECONDS={got['seconds']} bench/run {name}`, load average {got['load']:.1f}.\n\n{PARTS[name](got)}\n"
+
+
+def whole(keep, names):
+    out = [HEAD]
+    for name in names:
+        path = keep / f"{name}.json"
+        if path.exists():
+            out.append(part(name, json.loads(path.read_text())))
+    notes = pathlib.Path(__file__).with_name("NOTES.md")
+    if notes.exists():
+        out.append("## Notes\n\n" + notes.read_text())
+    return "\n".join(out)
