@@ -172,11 +172,13 @@ static int start_fake(void **state)
 	socklen_t n = sizeof a;
 	(void)state;
 	vk_log_set_level(VK_LOG_ERROR);
+#ifndef __SANITIZE_THREAD__ /* which needs its own room on them */
 	pthread_attr_t small; /* stacks: depth that grows with a queue shows itself */
 	pthread_attr_init(&small);
 	pthread_attr_setstacksize(&small, 1 << 20);
 	pthread_setattr_default_np(&small);
 	pthread_attr_destroy(&small);
+#endif
 	fake.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (bind(fake.fd, (struct sockaddr *)&a, sizeof a) || listen(fake.fd, 256)) return -1;
 	if (getsockname(fake.fd, (struct sockaddr *)&a, &n)) return -1;
@@ -243,9 +245,11 @@ static struct house *build(const char *provider, const char *space, const char *
 	struct vk_error err = {0};
 	char path[160], text[2048];
 	assert_non_null(h);
+	pthread_mutex_lock(&fake.lock);
 	memset(fake.bought, 0, sizeof fake.bought);
 	fake.calls = fake.version = fake.own_key = fake.refuse_key = 0;
 	fake.hold = false;
+	pthread_mutex_unlock(&fake.lock);
 	snprintf(h->dir, sizeof h->dir, "/tmp/vk-engine-XXXXXX");
 	assert_non_null(mkdtemp(h->dir));
 	snprintf(h->secret, sizeof h->secret, "%s/secret", h->dir);
