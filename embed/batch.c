@@ -49,6 +49,7 @@ void vk_batch_free(struct batch *b)
 		b->group->batches--;
 		vk_group_put(b->e, b->group);
 	}
+	if (b->budget && --b->budget->refs == 0) free(b->budget);
 	if (b->registry) vk_registry_unref(b->registry);
 	vk_buf_free(&b->xfer.reply);
 	vk_arena_free(&b->arena);
@@ -344,6 +345,20 @@ static void retry_now(void *arg, bool cancelled)
 	vk_batch_send(b);
 }
 
+/* Lock held. One refused input of n is found in 2 log2(n) calls; four times that leaves room for
+ * several. */
+static bool may_split(struct batch *b)
+{
+	if (!b->budget) {
+		b->budget = calloc(1, sizeof *b->budget);
+		if (!b->budget) return false;
+		b->budget->refs = 1;
+		b->budget->calls = 16;
+		for (size_t n = b->n; n > 1; n /= 2) b->budget->calls += 8;
+	}
+	return b->budget->calls >= 2;
+}
+
 /* Halves the batch: the refused input is found in log2(n) steps, the others are embedded. */
 static bool split(struct batch *b)
 {
@@ -353,9 +368,15 @@ static bool split(struct batch *b)
 	if (!right) return false;
 	memcpy(right, b->flights + half, (b->n - half) * sizeof *right);
 	vk_engine_lock(e);
-	struct batch *r = vk_batch_new(e, b->group, b->hop, right, b->n - half);
 	struct todo t = {0};
+	struct batch *r = NULL;
+	if (may_split(b)) r = vk_batch_new(e, b->group, b->hop, right, b->n - half);
 	if (r) {
+		vk_account_call(b->rt, b, false);
+		b->rt->stats.calls_refused++;
+		r->budget = b->budget;
+		b->budget->refs++;
+		b->budget->calls -= 2;
 		r->interactive = b->interactive;
 		r->attempt = b->attempt;
 		r->rt = b->rt;
@@ -657,6 +678,8 @@ static void judge(void *arg)
 	vk_canary_judge(b, &a);
 	struct todo t = {0};
 	vk_engine_lock(b->e);
+	b->rt->stats.tokens += a.tokens_total;
+	vk_account_bought(b->e, b->call.space, a.tokens_total);
 	vk_breaker_success(&b->rt->breaker);
 	vk_account_call(b->rt, b, true);
 	release_slot(b);

@@ -201,6 +201,12 @@ bool vk_canary_allows(struct vk_engine *e, struct vk_registry *reg, const struct
 	bool decided = c->state == VK_CANARY_OK || c->state == VK_CANARY_FAILED;
 	bool due = !decided || vk_wall_ms() - c->checked_ms > RECHECK_MS;
 	if (t && due && now_ms >= c->retry_ms) start(e, reg, s, hop, c, t);
+	/* Once there is a reference the others are asked too, so that a failover finds them ready. */
+	if (hop == 0 && t && c->state == VK_CANARY_OK)
+		for (size_t h = 1; h < s->route_n; h++) {
+			bool ignored;
+			vk_canary_allows(e, reg, s, h, now_ms, &ignored, t);
+		}
 	*pending = c->state == VK_CANARY_PENDING;
 	/* The first provider of the route defines the space and serves meanwhile. */
 	return c->state == VK_CANARY_OK || (hop == 0 && c->state != VK_CANARY_FAILED);

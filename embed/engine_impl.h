@@ -106,6 +106,12 @@ struct space_rt {
 	double billed_frac, saved_frac;
 };
 
+/* How many calls the search for refused inputs may still make: a provider that refuses everything
+ * (a wrong model name, say) must not be asked once an input. Guarded by the engine's lock. */
+struct split_budget {
+	unsigned refs, calls;
+};
+
 struct batch {
 	struct batch *next;
 	struct vk_engine *e;
@@ -115,6 +121,7 @@ struct batch {
 	struct provider_rt *rt;
 	struct flight **flights;      /* n */
 	struct canary *canary;
+	struct split_budget *budget;  /* shared by the parts of a batch that was halved; NULL: whole */
 	bool interactive, auth_retried, holds_slot;
 	unsigned attempt;
 	struct vk_call call;

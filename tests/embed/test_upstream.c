@@ -358,14 +358,19 @@ static void test_upstream_early_refusal_of_a_large_body_keeps_its_status(void **
 {
 	(void)state;
 	static char large[8 << 20];
-	struct waiting *w = new_xfer("/early413");
 	memset(large, 'y', sizeof large);
-	w->x.body = (struct vk_bytes){large, sizeof large};
-	vk_upstream_send(up, &w->x);
-	wait_for(w);
-	assert_true(w->x.end == VK_XFER_OK || w->x.end == VK_XFER_BROKEN);
-	assert_int_equal(w->x.status, 413);
-	free_xfer(w);
+	int status = 0;
+	/* The peer's reset may overtake its answer: then nobody can know it, and another try tells. */
+	for (int i = 0; i < 20 && !status; i++) {
+		struct waiting *w = new_xfer("/early413");
+		w->x.body = (struct vk_bytes){large, sizeof large};
+		vk_upstream_send(up, &w->x);
+		wait_for(w);
+		assert_true(w->x.end == VK_XFER_OK || w->x.end == VK_XFER_BROKEN);
+		status = w->x.status;
+		free_xfer(w);
+	}
+	assert_int_equal(status, 413);
 }
 
 static void test_upstream_timeout_ends_a_hanging_reply(void **state)

@@ -20,7 +20,7 @@
 
 static enum vk_cpu_level probe_with(const char *wish)
 {
-	int status;
+	int status = 0;
 	pid_t pid = fork();
 	if (!pid) {
 		if (wish)
