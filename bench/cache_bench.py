@@ -74,6 +74,7 @@ def hits(args, dir):
             bare = lab.floor(sizes[path])
             for clients in HIT_CLIENTS:
                 row = rows.setdefault((form, batch, clients), {"ours": [], "floor": []})
+                lab.wait_quiet()
                 for place, key in ((ours, "ours"), (bare, "floor")):
                     row[key].append(load(place, clients, args.seconds, body=path, **words))
             bare.stop()
@@ -96,21 +97,24 @@ def compared(ours, theirs):
 # ---- misses ----
 
 def misses(args, dir):
-    """New texts only, to the server and straight to the provider."""
+    """New texts only, to the server and straight to the provider, in the encoding that the server asks for."""
     provider = lab.fake()
-    server = lab.server(dir, provider)
-    ours, direct, rows = lab.place_of(server, "veckeep"), lab.place_of(provider, "direct"), {}
+    servers = {form: lab.server(dir / form, provider, base64=form == "base64") for form in ("base64", "float")}
+    direct, rows = lab.place_of(provider, "direct"), {}
+    cases = [(form, delay_ms, clients) for form in servers for delay_ms in (0, 5) for clients in (1, 64)]
     for n in range(args.rounds):
-        for delay_ms in (0, 5):
+        for form, delay_ms, clients in cases:
             provider.config(delay_ms=delay_ms)
-            for clients in (1, 64):
-                row = rows.setdefault((delay_ms, clients), {"ours": [], "direct": []})
-                for place, key, beside in ((ours, "ours", [direct]), (direct, "direct", [])):
-                    row[key].append(load(place, clients, args.seconds, beside, fresh=f"{key} {delay_ms} {clients} {n}"))
-                provider.reset()
-                provider.config(delay_ms=delay_ms)
-    assert server.stop() == 0 and provider.stop() is not None
-    return {"rows": [{"delay_ms": k[0], "clients": k[1], **compared(v["ours"], v["direct"]),
+            lab.wait_quiet()
+            row = rows.setdefault((form, delay_ms, clients), {"ours": [], "direct": []})
+            ours, tag = lab.place_of(servers[form], "veckeep"), f"{delay_ms} {clients} {n}"
+            row["ours"].append(load(ours, clients, args.seconds, [direct], fresh="ours " + tag))
+            row["direct"].append(load(direct, clients, args.seconds, fresh="direct " + tag, format=form))
+            provider.reset()
+    for server in servers.values():
+        assert server.stop() == 0
+    provider.stop()
+    return {"rows": [{"form": k[0], "delay_ms": k[1], "clients": k[2], **compared(v["ours"], v["direct"]),
                       "added_p50_us": lab.statistics.median(a["p50_us"] - b["p50_us"]
                                                             for a, b in zip(v["ours"], v["direct"]))}
                      for k, v in rows.items()]}
@@ -155,6 +159,7 @@ def mixed(args, dir):
     bulk = []
     for n in range(args.rounds):
         for state in ("idle", "bulk"):
+            lab.wait_quiet()
             ingest = None
             if state == "bulk":
                 ingest = Ingest(server, dir, f"round {n}")
@@ -190,7 +195,9 @@ def litellm_proxy(program, provider, dir):
     log = open(pathlib.Path(dir, "litellm.log"), "wb")
     proc = lab.started(subprocess.Popen(
         [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)], cwd=dir, stdout=log, stderr=log,
-        env=procs.clean_env(HOME=str(dir), LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR")))
+        # No key, as ours has none on the loopback address: neither side pays for looking one up.
+        env=procs.clean_env(HOME=str(dir), LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR",
+                            LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true")))
     lab.wait_port(port, proc, 120)
     return lab.Place("LiteLLM", port, proc)
 
@@ -241,6 +248,7 @@ def litellm(args, dir):
     for _ in range(args.rounds):
         for clients in (1, 64):
             row = rows.setdefault(clients, {"ours": [], "theirs": []})
+            lab.wait_quiet()
             for place, key in ((ours, "ours"), (theirs, "theirs")):
                 row[key].append(load(place, clients, max(3, args.seconds), body=body))
     calls = provider_inputs(provider) - before
@@ -296,6 +304,10 @@ def main():
         with tempfile.TemporaryDirectory(prefix="veckeep-bench-") as dir:
             try:
                 got = PARTS[name](args, pathlib.Path(dir))
+            except BaseException:
+                for log in pathlib.Path(dir).rglob("*.log"):
+                    print(f"{log}:\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
+                raise
             finally:
                 lab.end_all()
         got.update(date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), commit=commit(),

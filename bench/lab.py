@@ -116,9 +116,11 @@ def place_of(thing, name):
     return Place(name, thing.port, thing.proc)
 
 
-def server(dir, provider, roles=None, **top):
+def server(dir, provider, roles=None, base64=True):
+    """A server whose one provider is the fake, asked for base64 as OpenAI's own is, or for floats."""
+    dir.mkdir(exist_ok=True)
     more = {"roles": roles} if roles else {}
-    got = procs.Server(dir, procs.config(provider, space_more=more, **top))
+    got = procs.Server(dir, procs.config(provider, space_more=more, provider_more={"base64": base64}))
     started(got.proc)
     return got
 
@@ -127,6 +129,16 @@ def cpu_busy_s():
     """CPU seconds that this machine has worked, all cores."""
     v = [int(x) for x in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(v) - v[3] - v[4]) / TICK
+
+
+def wait_quiet(seconds=2):
+    """Waits for a moment in which nothing else is at work, but not for ever."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before, at = cpu_busy_s(), time.monotonic()
+        time.sleep(0.2)
+        if (cpu_busy_s() - before) / (time.monotonic() - at) < 0.15:
+            return
 
 
 def children_s():
