@@ -62,6 +62,7 @@ static void journal(uint8_t *p, size_t n, int mend)
 			for (size_t i = 0; i < (size_t)put.meta.dims * 4; i++) sum ^= put.row[i];
 			assert(put.row + (size_t)put.meta.dims * 4 <= p + at + entry_n);
 		}
+		(void)sum; /* every byte was read: that is the test */
 		at += entry_n;
 	}
 }
@@ -81,6 +82,7 @@ static void catalog_record(uint8_t *p, size_t n, int mend)
 	if (vk_rec_canary_decode(&canary, b))
 		for (size_t i = 0; i < (size_t)canary.n * canary.dims * 4; i++)
 			sum ^= canary.rows[i];
+	(void)sum;
 	vk_rec_usage_decode(&usage, b);
 	vk_totals_decode(&totals, p, n, VK_CPU_SCALAR);
 	vk_provenance_decode(&key, 1, p, n);
