@@ -49,3 +49,21 @@ def test_a_space_of_another_tokenizer_gets_the_text(server, fake):
     for row, text in zip(embeddings(server).embed_documents(DOCS), DOCS):
         assert close(row, f("m", "none", 8, text)), text
     assert '"input":[[' not in fake.stats()["requests"][-1]["body"].replace(" ", "")
+
+
+def test_token_arrays_reach_the_built_in_encoder_as_text(serve):
+    """LangChain sends cl100k ids to any model; the encoder's own vocabulary is another, so what it must see is the text."""
+    if not (procs.ROOT / "models/all-MiniLM-L6-v2/model.safetensors").exists():
+        pytest.skip("no weights: script/fetch-model")
+    server = serve({"providers": {"builtin": {}}})
+    e = langchain_openai.OpenAIEmbeddings(model="all-MiniLM-L6-v2", api_key="unused", base_url=server.url + "/v1",
+                                          tiktoken_model_name="text-embedding-3-small")
+    rows = e.embed_documents(DOCS)
+    plain = server.embed(DOCS, "all-MiniLM-L6-v2")
+    assert plain.cache["hits"] == len(DOCS)
+    for row, same in zip(rows, plain.rows()):
+        assert close(row, same)
+    # It is that encoder: near texts are near, far ones are not.
+    near, far, query = (e.embed_query(t) for t in ("How do I move a database?", "A recipe for plum cake", "migrating a database"))
+    dot = lambda a, b: sum(x * y for x, y in zip(a, b))
+    assert dot(query, near) > 0.6 > 0.2 > dot(query, far)
