@@ -125,7 +125,7 @@ def misses(args, dir):
 class Ingest:
     """`veckeep embed` over a file of new texts, again and again until it is ended."""
 
-    def __init__(self, server, dir, tag, texts=60000):
+    def __init__(self, server, dir, tag, texts=240000):
         self.path = pathlib.Path(dir, f"bulk-{tag}.txt")
         self.path.write_text("".join(f"{tag} document {i}: {SENTENCE}\n" for i in range(texts)))
         self.proc = lab.started(subprocess.Popen(
