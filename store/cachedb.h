@@ -5,7 +5,7 @@
  * are neighbours, so erasing a text and explaining a miss are one seek (docs/cache-key.md).
  *
  * Writing. put() appends the rows to a journal file (one write(2), about 15 us) and hands them
- * to the one writer thread, which commits what has gathered as one LMDB transaction. A row is
+ * to the one writer thread, which commits what has gathered (for 25 ms at most) as one LMDB transaction. A row is
  * safe from kill -9 when put() returns, and from a power cut when `committed` is called. A
  * commit alone costs 220 us here (NOMETASYNC still flushes the data), more than a whole miss
  * may cost; the journal takes it out of the reply's way. open() replays what a crash left.

@@ -33,6 +33,8 @@ extern const char *const vk_cache_tables[T_COUNT];
 
 #define QUEUE_BYTES_MAX ((uint64_t)64 << 20)
 #define BATCH_OPS_MAX 256
+#define GATHER_MS 25			  /* how long a first row may wait for company */
+#define GATHER_BYTES ((uint64_t)256 << 10) /* this much is company enough */
 #define BATCH_BYTES_MAX ((uint64_t)8 << 20)
 #define FULL_RETRY_MS 2000
 #define READER_CHECK_MS 60000
@@ -94,6 +96,7 @@ struct vk_cachedb {
 	pthread_mutex_t lock;	   /* from here to the blank line */
 	pthread_cond_t work, done; /* the writer waits for work; callers for room or for their op */
 	struct op_list queue;
+	unsigned waited_for; /* callers that block on the writer (flush, purge): it does not gather */
 	uint64_t queued_bytes;
 	struct vk_journal journal;
 	bool stop;

@@ -144,11 +144,20 @@ static struct op *new_op(enum op_kind kind, size_t entry_n)
 	return op;
 }
 
+/* Is there something for the writer to do now, rather than in GATHER_MS? Lock held. */
+static bool in_a_hurry(const struct vk_cachedb *db)
+{
+	return db->stop || db->waited_for || db->queued_bytes >= GATHER_BYTES;
+}
+
+/* The writer is woken by the first op and again when it should not wait for more: a wake-up for
+ * each put would cost the one who puts more than the put. */
 static void enqueue(struct vk_cachedb *db, struct op *op)
 {
+	bool first = !db->queue.first, hurried = in_a_hurry(db);
 	db->queued_bytes += op->size;
 	list_append(&db->queue, op);
-	pthread_cond_signal(&db->work);
+	if (first || (!hurried && in_a_hurry(db))) pthread_cond_signal(&db->work);
 }
 
 static enum vk_status put_journaled(struct vk_cachedb *db, struct op *op)
@@ -212,8 +221,11 @@ static enum vk_status run_op(struct vk_cachedb *db, struct op *op)
 		pthread_mutex_unlock(&db->lock);
 		return VK_E_UNAVAILABLE;
 	}
+	db->waited_for++;
 	enqueue(db, op);
+	pthread_cond_signal(&db->work);
 	while (!op->done) pthread_cond_wait(&db->done, &db->lock);
+	db->waited_for--;
 	pthread_mutex_unlock(&db->lock);
 	return op->result;
 }
@@ -413,15 +425,34 @@ static void run_single(struct vk_cachedb *db, struct op *op)
 
 /* The writer: its loop */
 
-/* Waits for work; false when asked to stop and nothing is left. */
+static struct timespec in_ms(long ms)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_nsec += ms % 1000 * 1000000;
+	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	return t;
+}
+
+/*
+ * Waits for work, and then a moment for more of it; false when asked to stop and nothing is left.
+ * The moment costs nobody anything: rows are in the journal, and their flights serve them until
+ * the commit. Without it each row of a quiet server gets an fdatasync of its own, which was 70 % of
+ * the CPU of a miss and made it slower.
+ */
 static bool wait_for_work(struct vk_cachedb *db)
 {
 	pthread_mutex_lock(&db->lock);
 	if (!db->queue.first && !db->stop) {
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += IDLE_WAKE_MS / 1000;
+		struct timespec until = in_ms(IDLE_WAKE_MS);
 		pthread_cond_timedwait(&db->work, &db->lock, &until);
+	}
+	if (db->queue.first && !in_a_hurry(db)) {
+		struct timespec until = in_ms(GATHER_MS);
+		while (!in_a_hurry(db) &&
+		       pthread_cond_timedwait(&db->work, &db->lock, &until) == 0) {
+		}
 	}
 	bool go_on = db->queue.first || !db->stop;
 	pthread_mutex_unlock(&db->lock);
