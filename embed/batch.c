@@ -497,6 +497,25 @@ static uint16_t flags_of(const struct flight *f)
 			  (f->est_tokens ? VK_CACHE_EST_TOKENS : 0));
 }
 
+/* Marks the rows that were fetched anew although nothing was stored: they are the first, and are
+ * shown to others like any other. */
+static void find_first(struct batch *b, bool *first)
+{
+	struct vk_cache_read *r = NULL;
+	float *row = NULL;
+	for (size_t i = 0; i < b->n; i++) {
+		struct flight *f = b->flights[i];
+		struct vk_cache_key key = f->key;
+		struct vk_cache_meta meta;
+		if (!f->anew) continue;
+		if (!row && !(row = vk_arena_alloc(&b->arena, f->dims * sizeof *row))) break;
+		if (!r && vk_cachedb_read_begin(b->e->cache, &r)) break;
+		vk_put_u32be(key.b, b->group->tenant->id);
+		first[i] = vk_cachedb_get(r, &key, f->dims, row, &meta) == VK_E_NOT_FOUND;
+	}
+	if (r) vk_cachedb_read_end(r);
+}
+
 /* Journals what may be stored. True: the flights marked `stored` stay until committed() comes. */
 static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 {
@@ -508,10 +527,15 @@ static bool store(struct batch *b, const struct vk_answer *a, bool *stored)
 	size_t n = 0;
 	uint32_t provider = b->hop->provider->num;
 	int64_t now_ms = vk_wall_ms();
-	if (!puts || !l || !replace || vk_tenants_accept(e->tenants, g->tenant)) goto out;
+	bool *first = vk_arena_calloc(&b->arena, b->n, sizeof *first);
+	if (!puts || !l || !replace || !first || vk_tenants_accept(e->tenants, g->tenant)) goto out;
 	l->e = e;
+	uint64_t epoch = atomic_load(&e->epoch);
+	find_first(b, first);
 	vk_engine_lock(e); /* `store` and `replace` are written by whoever joins */
+	bool settled = epoch == atomic_load(&e->epoch); /* no row went from the table to LMDB meanwhile */
 	for (size_t i = 0; i < b->n; i++) {
+		if (settled && first[i] && !vk_flight_other_landed(e, b->flights[i])) b->flights[i]->anew = false;
 		stored[i] = b->flights[i]->store;
 		replace[i] = b->flights[i]->replace;
 		vk_flight_repool(b->flights[i], g->tenant->id); /* accepted just now, perhaps */

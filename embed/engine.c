@@ -240,6 +240,14 @@ void vk_flight_repool(struct flight *f, uint32_t pool)
 	vk_put_u32be(f->key.b, pool);
 }
 
+bool vk_flight_other_landed(struct vk_engine *e, const struct flight *f)
+{
+	for (const struct flight *o = vk_flight_find(e, &f->key); o; o = o->hash_next)
+		if (o != f && o->state == FLIGHT_LANDED && memcmp(&o->key, &f->key, sizeof f->key) == 0)
+			return true;
+	return false;
+}
+
 /* The flight that this operation may join: one under way, or one whose row has landed and may be
  * shown to it. */
 static struct flight *find_for(struct vk_engine *e, const struct vk_op *op,

@@ -166,6 +166,8 @@ void vk_engine_unlock_do(struct vk_engine *e, struct todo *t); /* unlocks, then 
 struct flight *vk_flight_find(struct vk_engine *e, const struct vk_cache_key *key);
 void vk_flight_remove(struct vk_engine *e, struct flight *f);  /* from the table, and frees it */
 void vk_flight_repool(struct flight *f, uint32_t pool);        /* its pool has got its real id */
+/* Is there another flight of this key whose row has landed? Lock held. */
+bool vk_flight_other_landed(struct vk_engine *e, const struct flight *f);
 void vk_flight_land(struct vk_engine *e, struct flight *f, struct todo *t);
 void vk_flight_fail(struct vk_engine *e, struct flight *f, const struct vk_error *err,
 		    struct todo *t);

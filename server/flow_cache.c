@@ -10,9 +10,37 @@
 
 #define PURGE_TEXTS_MAX 10000
 
-void vk_flow_cache(void *arg, struct vk_req *req)
+/* Rows that were answered a moment ago may still wait for their commit; who asks what the cache
+ * holds shall see them. Waiting for the writer is nothing for an HTTP thread: the compute pool does
+ * it, then answers by fn. */
+struct settled {
+	struct vk_app *app;
+	struct vk_req *req;
+	void (*fn)(struct vk_app *app, struct vk_req *req);
+};
+
+static void run_settled(void *arg)
 {
-	struct vk_app *app = arg;
+	struct settled *s = arg;
+	struct vk_req *req = s->req;
+	vk_cachedb_flush(s->app->cache);
+	s->fn(s->app, req);
+	vk_req_finish(req);
+}
+
+static void when_settled(struct vk_app *app, struct vk_req *req,
+			 void (*fn)(struct vk_app *app, struct vk_req *req))
+{
+	struct settled *s = vk_arena_alloc(&req->arena, sizeof *s);
+	if (s) *s = (struct settled){app, req, fn};
+	if (!s || vk_pool_submit(app->pool, run_settled, s))
+		fn(app, req); /* too busy to wait: what is committed, then */
+	else
+		vk_req_park(req, vk_mono_ms() + 600000, vk_flow_never_gone);
+}
+
+static void write_stats(struct vk_app *app, struct vk_req *req)
+{
 	struct vk_cachedb_stats s;
 	struct vk_jw w;
 	vk_cachedb_stats(app->cache, &s);
@@ -36,6 +64,11 @@ void vk_flow_cache(void *arg, struct vk_req *req)
 	vk_jw_kb(&w, "full", s.full);
 	vk_jw_kb(&w, "offline", app->offline);
 	vk_jw_object_end(&w);
+}
+
+void vk_flow_cache(void *app, struct vk_req *req)
+{
+	when_settled(app, req, write_stats);
 }
 
 static const vk_jv *parse(struct vk_req *req, const char *fields, struct vk_json **doc,
@@ -344,9 +377,8 @@ static void put_near(struct found *f, struct vk_jw *w, struct vk_cache_read *r,
 	vk_jw_array_end(w);
 }
 
-void vk_flow_why(void *arg, struct vk_req *req)
+static void write_why(struct vk_app *app, struct vk_req *req)
 {
-	struct vk_app *app = arg;
 	struct vk_error err = {0};
 	struct vk_json *doc = NULL;
 	struct vk_bytes text;
@@ -378,4 +410,9 @@ void vk_flow_why(void *arg, struct vk_req *req)
 		vk_reply_error(req, &err);
 	}
 	vk_json_free(doc);
+}
+
+void vk_flow_why(void *app, struct vk_req *req)
+{
+	when_settled(app, req, write_why);
 }
