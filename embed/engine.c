@@ -28,10 +28,8 @@ enum vk_status vk_engine_new(const struct vk_engine_opts *opts, struct vk_engine
 	e->tenants = opts->tenants;
 	e->upstream = opts->upstream;
 	e->pool = opts->pool;
-	e->offline = opts->offline;
 	e->queue_max = opts->queue_max ? opts->queue_max : VK_QUEUE_INPUTS_MAX;
 	e->rng = opts->seed;
-	e->hash_seed = vk_rng(&e->rng);
 	pthread_mutex_init(&e->lock, NULL);
 	*out = e;
 	return VK_OK;
@@ -80,11 +78,6 @@ void vk_engine_free(struct vk_engine *e)
 	pthread_mutex_destroy(&e->lock);
 	free(e->table);
 	free(e);
-}
-
-void vk_engine_set_offline(struct vk_engine *e, bool offline)
-{
-	e->offline = offline;
 }
 
 void vk_engine_lock(struct vk_engine *e)

@@ -50,7 +50,6 @@ struct vk_engine_opts {
 	struct vk_upstream *upstream;
 	struct vk_pool *pool;   /* the compute pool: encoder, large replies */
 	uint64_t seed;          /* jitter, weights */
-	bool offline;           /* hits only */
 	size_t queue_max;       /* inputs waiting in all lanes; 0: 200,000. Past it: 503 */
 };
 enum vk_status vk_engine_new(const struct vk_engine_opts *opts, struct vk_engine **out);
@@ -58,7 +57,6 @@ enum vk_status vk_engine_new(const struct vk_engine_opts *opts, struct vk_engine
 void vk_engine_stop(struct vk_engine *e);
 /* Call after vk_upstream_stop() and with the pool idle: no callback may be under way. */
 void vk_engine_free(struct vk_engine *e);
-void vk_engine_set_offline(struct vk_engine *e, bool offline);
 /* Tells the planner that providers changed, so what waits is planned anew. */
 void vk_engine_kick(struct vk_engine *e);
 

@@ -138,12 +138,12 @@ struct vk_engine {
 	struct vk_tenants *tenants;
 	struct vk_upstream *upstream;
 	struct vk_pool *pool;
-	_Atomic bool offline, stopping;
+	_Atomic bool stopping;
 	_Atomic unsigned inside;      /* threads that may be calling the upstream */
 	_Atomic uint64_t epoch;       /* counts flights that left the table after a commit */
 	size_t queue_max;
 	pthread_mutex_t lock;
-	uint64_t rng, hash_seed;
+	uint64_t rng;
 	struct flight **table;        /* by key; table_n a power of two */
 	size_t table_n, flights;
 	struct group *groups;

@@ -146,8 +146,11 @@ static enum vk_status open_embed(struct vk_app *app, struct vk_error *err)
 		return vk_fail(err, VK_E_NOMEM, "no threads for the compute pool");
 	if ((st = vk_upstream_start(&app->upstream, err))) return st;
 	vk_random(&seed, sizeof seed);
-	struct vk_engine_opts engine = {app->cache, app->catalog, app->tenants, app->upstream,
-					app->pool,  seed,	  app->offline, app->config.queue_max};
+	struct vk_engine_opts engine = {
+		.cache = app->cache, .catalog = app->catalog, .tenants = app->tenants,
+		.upstream = app->upstream, .pool = app->pool, .seed = seed,
+		.queue_max = app->config.queue_max,
+	};
 	st = vk_engine_new(&engine, &app->engine);
 	return st ? vk_fail(err, st, "out of memory") : VK_OK;
 }
@@ -272,7 +275,6 @@ static void take_up(struct vk_app *app, struct vk_config *next)
 	vk_registry_unref(old);
 	vk_router_set_forward(app->router, vk_registry_forwards(r));
 	app->offline = next->offline || app->opts.offline;
-	vk_engine_set_offline(app->engine, app->offline);
 	vk_log_set_level((enum vk_log_level)next->log_level);
 	vk_engine_kick(app->engine);
 	vk_log(VK_LOG_INFO, "config taken up: %s", next->path);
