@@ -66,9 +66,9 @@ struct shard {
 	_Atomic uint64_t bucket[];	     /* histograms: BOUNDS + 1 */
 };
 
-struct vk_metric {
-	struct vk_metric *next;      /* of its family, in order of birth */
-	struct vk_metric *next_hash;
+struct vk_series {
+	struct vk_series *next;      /* of its family, in order of birth */
+	struct vk_series *next_hash;
 	const struct family *family;
 	char label[LABELS_MAX][LABEL_TEXT_MAX];
 	size_t shard_size;
@@ -78,9 +78,9 @@ struct vk_metric {
 struct vk_metrics {
 	pthread_mutex_t lock; /* the lists; not the numbers */
 	struct series {
-		struct vk_metric *first, **tail;
-		struct vk_metric *bucket[HASH_BUCKETS];
-		struct vk_metric *other;
+		struct vk_series *first, **tail;
+		struct vk_series *bucket[HASH_BUCKETS];
+		struct vk_series *other;
 		size_t n;
 	} of[VK_M_COUNT];
 };
@@ -93,7 +93,7 @@ static unsigned my_shard(void)
 	return mine - 1;
 }
 
-static struct shard *shard_at(const struct vk_metric *m, unsigned i)
+static struct shard *shard_at(const struct vk_series *m, unsigned i)
 {
 	return (struct shard *)(void *)(m->shards + i * m->shard_size);
 }
@@ -112,7 +112,7 @@ void vk_metrics_free(struct vk_metrics *m)
 	if (!m) return;
 	for (unsigned i = 0; i < VK_M_COUNT; i++)
 		while (m->of[i].first) {
-			struct vk_metric *s = m->of[i].first;
+			struct vk_series *s = m->of[i].first;
 			m->of[i].first = s->next;
 			free(s->shards);
 			free(s);
@@ -130,7 +130,7 @@ static unsigned labels_of(const struct family *f)
 	return n;
 }
 
-static bool same_labels(const struct vk_metric *m, const char *const *label, unsigned n)
+static bool same_labels(const struct vk_series *m, const char *const *label, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (strncmp(m->label[i], label[i], LABEL_TEXT_MAX - 1)) return false;
@@ -144,9 +144,9 @@ static unsigned hash_labels(const char *const *label, unsigned n)
 	return (unsigned)(h % HASH_BUCKETS);
 }
 
-static struct vk_metric *make(const struct family *f, const char *const *label, unsigned n)
+static struct vk_series *make(const struct family *f, const char *const *label, unsigned n)
 {
-	struct vk_metric *m = calloc(1, sizeof *m);
+	struct vk_series *m = calloc(1, sizeof *m);
 	if (!m) return NULL;
 	m->family = f;
 	size_t size = sizeof(struct shard) + (f->type == HISTOGRAM ? (BOUNDS + 1) * sizeof(uint64_t) : 0);
@@ -161,7 +161,7 @@ static struct vk_metric *make(const struct family *f, const char *const *label, 
 	return m;
 }
 
-static struct vk_metric *append(struct series *s, struct vk_metric *m)
+static struct vk_series *append(struct series *s, struct vk_series *m)
 {
 	if (!m) return NULL;
 	*s->tail = m;
@@ -171,26 +171,26 @@ static struct vk_metric *append(struct series *s, struct vk_metric *m)
 }
 
 /* Full, or no memory: everything else is one series. NULL only when there was never memory. */
-static struct vk_metric *other(struct series *s, const struct family *f, unsigned n)
+static struct vk_series *other(struct series *s, const struct family *f, unsigned n)
 {
 	static const char *const label[LABELS_MAX] = {"other", "other", "other"};
 	if (!s->other) s->other = append(s, make(f, label, n));
 	return s->other;
 }
 
-static struct vk_metric *find_or_make(struct series *s, const struct family *f, const char *const *label, unsigned n)
+static struct vk_series *find_or_make(struct series *s, const struct family *f, const char *const *label, unsigned n)
 {
-	struct vk_metric **b = &s->bucket[hash_labels(label, n)];
-	for (struct vk_metric *m = *b; m; m = m->next_hash)
+	struct vk_series **b = &s->bucket[hash_labels(label, n)];
+	for (struct vk_series *m = *b; m; m = m->next_hash)
 		if (same_labels(m, label, n)) return m;
-	struct vk_metric *m = s->n < SERIES_MAX ? append(s, make(f, label, n)) : NULL;
+	struct vk_series *m = s->n < SERIES_MAX ? append(s, make(f, label, n)) : NULL;
 	if (!m) return other(s, f, n);
 	m->next_hash = *b;
 	*b = m;
 	return m;
 }
 
-struct vk_metric *vk_metric(struct vk_metrics *m, enum vk_metric_id id, ...)
+struct vk_series *vk_metric(struct vk_metrics *m, enum vk_metric_id id, ...)
 {
 	assert(id < VK_M_COUNT);
 	const struct family *f = &families[id];
@@ -201,21 +201,21 @@ struct vk_metric *vk_metric(struct vk_metrics *m, enum vk_metric_id id, ...)
 	for (unsigned i = 0; i < n; i++) label[i] = va_arg(ap, const char *);
 	va_end(ap);
 	pthread_mutex_lock(&m->lock);
-	struct vk_metric *found = find_or_make(&m->of[id], f, label, n);
+	struct vk_series *found = find_or_make(&m->of[id], f, label, n);
 	pthread_mutex_unlock(&m->lock);
 	return found;
 }
 
 /* ---- counting; a series that there was no memory for counts nothing ---- */
 
-void vk_metric_add(struct vk_metric *c, uint64_t n)
+void vk_metric_add(struct vk_series *c, uint64_t n)
 {
 	if (!c) return;
 	assert(c->family->type == COUNTER);
 	atomic_fetch_add_explicit(&shard_at(c, my_shard())->value, n, memory_order_relaxed);
 }
 
-void vk_metric_observe_us(struct vk_metric *h, uint64_t us)
+void vk_metric_observe_us(struct vk_series *h, uint64_t us)
 {
 	if (!h) return;
 	assert(h->family->type == HISTOGRAM);
@@ -226,7 +226,7 @@ void vk_metric_observe_us(struct vk_metric *h, uint64_t us)
 	atomic_fetch_add_explicit(&s->bucket[b], 1, memory_order_relaxed);
 }
 
-static uint64_t sum_values(const struct vk_metric *m)
+static uint64_t sum_values(const struct vk_series *m)
 {
 	uint64_t sum = 0;
 	for (unsigned i = 0; i < SHARDS; i++)
@@ -234,7 +234,7 @@ static uint64_t sum_values(const struct vk_metric *m)
 	return sum;
 }
 
-static uint64_t sum_bucket(const struct vk_metric *m, unsigned b)
+static uint64_t sum_bucket(const struct vk_series *m, unsigned b)
 {
 	uint64_t sum = 0;
 	for (unsigned i = 0; i < SHARDS; i++)
@@ -242,7 +242,7 @@ static uint64_t sum_bucket(const struct vk_metric *m, unsigned b)
 	return sum;
 }
 
-uint64_t vk_metric_value(const struct vk_metric *c)
+uint64_t vk_metric_value(const struct vk_series *c)
 {
 	return c ? sum_values(c) : 0;
 }
@@ -280,7 +280,7 @@ static void write_number(struct vk_buf *out, double v)
 	else vk_buf_put(out, text, (size_t)(vk_f64_print(text, v) - text));
 }
 
-static void write_labels(struct vk_buf *out, const struct vk_metric *m, const char *le)
+static void write_labels(struct vk_buf *out, const struct vk_series *m, const char *le)
 {
 	char text[2 * LABEL_TEXT_MAX];
 	vk_buf_putc(out, '{');
@@ -292,14 +292,14 @@ static void write_labels(struct vk_buf *out, const struct vk_metric *m, const ch
 	vk_buf_puts(out, "} ");
 }
 
-static void write_counter(struct vk_buf *out, const struct vk_metric *m)
+static void write_counter(struct vk_buf *out, const struct vk_series *m)
 {
 	vk_buf_puts(out, m->family->name);
 	write_labels(out, m, NULL);
 	vk_buf_printf(out, "%llu\n", (unsigned long long)sum_values(m));
 }
 
-static void write_histogram(struct vk_buf *out, const struct vk_metric *m)
+static void write_histogram(struct vk_buf *out, const struct vk_series *m)
 {
 	uint64_t count = 0;
 	for (unsigned b = 0; b <= BOUNDS; b++) {
@@ -318,14 +318,14 @@ static void write_histogram(struct vk_buf *out, const struct vk_metric *m)
 
 void vk_metrics_write(struct vk_metrics *m, struct vk_buf *out)
 {
-	static void (*const write[])(struct vk_buf *, const struct vk_metric *) = {[COUNTER] = write_counter,
+	static void (*const write[])(struct vk_buf *, const struct vk_series *) = {[COUNTER] = write_counter,
 										   [HISTOGRAM] = write_histogram};
 	static const char *const type[] = {[COUNTER] = "counter", [HISTOGRAM] = "histogram"};
 	pthread_mutex_lock(&m->lock);
 	for (unsigned i = 0; i < VK_M_COUNT; i++) {
 		const struct family *f = &families[i];
 		write_head(out, f->name, f->help, type[f->type]);
-		for (struct vk_metric *s = m->of[i].first; s; s = s->next) write[f->type](out, s);
+		for (struct vk_series *s = m->of[i].first; s; s = s->next) write[f->type](out, s);
 	}
 	pthread_mutex_unlock(&m->lock);
 }

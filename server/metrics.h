@@ -11,7 +11,7 @@
 #include "base/bytes.h"
 
 struct vk_metrics;
-struct vk_metric; /* one time series: a name with one set of label values; lives as long as the registry */
+struct vk_series; /* one time series: a name with one set of label values; lives as long as the registry */
 
 struct vk_metrics *vk_metrics_new(void);
 void vk_metrics_free(struct vk_metrics *m);
@@ -29,10 +29,10 @@ enum vk_metric_id {
 	VK_M_PROVIDER_RETRIES,  /* counter veckeep_provider_retries_total{provider} */
 	VK_M_COUNT
 };
-struct vk_metric *vk_metric(struct vk_metrics *m, enum vk_metric_id id, ...); /* const char * labels */
-void vk_metric_add(struct vk_metric *c, uint64_t n);          /* counters */
-void vk_metric_observe_us(struct vk_metric *h, uint64_t us);  /* histograms; buckets in metrics.c */
-uint64_t vk_metric_value(const struct vk_metric *c);
+struct vk_series *vk_metric(struct vk_metrics *m, enum vk_metric_id id, ...); /* const char * labels */
+void vk_metric_add(struct vk_series *c, uint64_t n);          /* counters */
+void vk_metric_observe_us(struct vk_series *h, uint64_t us);  /* histograms; buckets in metrics.c */
+uint64_t vk_metric_value(const struct vk_series *c);
 
 /* Appends every series; then the caller appends its gauges with vk_metrics_gauge. */
 void vk_metrics_write(struct vk_metrics *m, struct vk_buf *out);

@@ -21,7 +21,8 @@ enum { T_NAME_OF = VK_TABLE_COUNT, T_NAME_LAST, T_COUNT };
 const char *const vk_catalog_tables[T_COUNT] = {
     [VK_TABLE_SPACE] = "space",	  [VK_TABLE_POOL] = "pool",   [VK_TABLE_KEY] = "key",
     [VK_TABLE_CANARY] = "canary", [VK_TABLE_USAGE] = "usage", [VK_TABLE_NAME] = "name",
-    [VK_TABLE_META] = "meta",	  [T_NAME_OF] = "name_of",    [T_NAME_LAST] = "name_last",
+    [VK_TABLE_META] = "meta",	  [VK_TABLE_COLLECTION] = "collection", [VK_TABLE_ALIAS] = "alias",
+    [T_NAME_OF] = "name_of",    [T_NAME_LAST] = "name_last",
 };
 const size_t vk_catalog_tables_n = T_COUNT;
 _Static_assert(T_COUNT <= VK_ENV_TABLES_MAX, "LMDB is told how many tables there are");

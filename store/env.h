@@ -24,7 +24,7 @@
 
 #include "base/status.h"
 
-#define VK_ENV_TABLES_MAX 12
+#define VK_ENV_TABLES_MAX 16
 #define VK_ENV_READERS_MAX 1024
 #define VK_ENV_MAP_BYTES ((uint64_t)64 << 30)
 #define VK_ENV_MAP_BYTES_MIN ((uint64_t)1 << 20)

@@ -51,7 +51,7 @@ static void test_metrics_counters_write_what_was_added(void **state)
 {
 	(void)state;
 	struct vk_metrics *m = vk_metrics_new();
-	struct vk_metric *a = vk_metric(m, VK_M_HTTP_REQUESTS, "embed", "POST", "200");
+	struct vk_series *a = vk_metric(m, VK_M_HTTP_REQUESTS, "embed", "POST", "200");
 	vk_metric_add(a, 3);
 	vk_metric_add(vk_metric(m, VK_M_HTTP_REQUESTS, "embed", "POST", "200"), 4);
 	vk_metric_add(vk_metric(m, VK_M_HTTP_REQUESTS, "em\"b\\e\nd", "POST", "500"), 1);
@@ -74,7 +74,7 @@ static void test_metrics_histogram_buckets_are_cumulative_and_sum_up(void **stat
 {
 	(void)state;
 	struct vk_metrics *m = vk_metrics_new();
-	struct vk_metric *h = vk_metric(m, VK_M_HTTP_SECONDS, "embed");
+	struct vk_series *h = vk_metric(m, VK_M_HTTP_SECONDS, "embed");
 	static const uint64_t us[] = {0, 25, 26, 1000, 1001, 999999, 70000000};
 	for (size_t i = 0; i < sizeof us / sizeof *us; i++) vk_metric_observe_us(h, us[i]);
 	struct vk_buf b;

@@ -1,0 +1,104 @@
+/*
+ * What all routes of the Qdrant face share: the envelope, errors in Qdrant's words, a request's state on its way
+ * decode -> (embed texts) -> pool -> reply, and decoding of ids, vectors, selectors.
+ *
+ * A flow's life: vk_qd_new() parses the body and finds the collection; the flow decodes into its own struct, hanging every text that stands in
+ * place of a vector on the request (vk_qd_text); vk_qd_go() parks, embeds the texts (server/texts.h) when there are any, then runs `work` on
+ * the compute pool (or, for writes, `work` submits and the writer's done replies). Whoever ends it calls exactly one of
+ * vk_qd_reply() and vk_qd_fail().
+ *
+ * Envelope: {"result": ..., "status": "ok", "time": seconds}; errors {"status": {"error": "..."}, "time": s}. Qdrant's words:
+ * 404 "Not found: Collection `x` doesn't exist!", 400 "Wrong input: ...", 422 "Validation error in JSON body: [field: ...]", 400 "Format error in
+ * JSON body: ..." for a body that does not parse into the schema, 409 "Wrong input: Collection `x` already exists!".
+ */
+#ifndef VK_SERVER_QDRANT_H
+#define VK_SERVER_QDRANT_H
+
+#include "index/collections.h"
+#include "index/query.h"
+#include "server/app.h"
+
+#define VK_QD_TEXTS_MAX 8192 /* of one request */
+
+struct vk_qd_text { /* a text where a vector could stand: a Document, Qdrant's or ours */
+	struct vk_bytes text, model; /* model p == NULL: the space that the vector is bound to */
+	const vk_jv *options;        /* NULL, or an object: {"dimensions": n} alone is taken */
+	struct vk_colconf *conf;     /* the config that `vector` is of (another collection's with lookup_from) */
+	const struct vk_vector_conf *vector;
+	float *row;                  /* dims floats in the request's arena, filled by embedding */
+	bool write;                  /* role document; else query */
+	struct vk_qd_text *next;
+};
+
+struct vk_qd {
+	struct vk_app *app;
+	struct vk_req *req;
+	struct vk_json *doc;         /* the body; NULL: none */
+	const vk_jv *body;           /* NULL: none */
+	struct vk_collection *c;     /* a reference, or NULL for routes without a collection */
+	struct vk_bytes name;        /* as the URL has it */
+	struct vk_colconf *conf;     /* a reference */
+	bool wait;                   /* ?wait=true; ours are durable either way, so only the reply's word differs */
+	uint64_t timeout_ms;         /* ?timeout=; 0: none */
+	struct vk_qd_text *texts, **texts_tail;
+	size_t texts_n;
+	void (*work)(struct vk_qd *q); /* on the pool: no lock held, may take long */
+	void *flow;                  /* the flow's own */
+	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
+	uint64_t tokens;             /* logical tokens of the texts, for usage */
+	struct vk_embedding *embedding; /* server/texts.c's */
+	atomic_int stage;            /* server/qdrant.c's: who may end it */
+};
+
+/* In the request's arena. NULL: the error reply is filled. with_collection: {collection_name} of the route is opened.
+ * A body is parsed when there is one; body_required: none is a 400. */
+struct vk_qd *vk_qd_new(struct vk_app *app, struct vk_req *req, bool with_collection, bool body_required);
+/* Parks, embeds, runs work. Call it last in the handler. */
+void vk_qd_go(struct vk_qd *q, void (*work)(struct vk_qd *q));
+/* Runs on this thread: for routes that take microseconds. work must end it before it returns. */
+void vk_qd_run(struct vk_qd *q, void (*work)(struct vk_qd *q));
+
+/* The reply: begin gives a writer that stands behind "result":; the flow writes one value; then vk_qd_reply. */
+void vk_qd_begin(struct vk_qd *q, struct vk_jw *w);
+void vk_qd_reply(struct vk_qd *q, struct vk_jw *w);
+void vk_qd_reply_bool(struct vk_qd *q, bool result);
+/* {"operation_id": n, "status": "acknowledged" | "completed"} */
+void vk_qd_reply_update(struct vk_qd *q, uint64_t operation_id);
+/* The status decides the HTTP status (err->http goes before); Qdrant's prefix is put before the text unless it has one. */
+void vk_qd_fail(struct vk_qd *q, const struct vk_error *err);
+
+/* Decoding. Errors are "Format error in JSON body: ..." (400) unless said otherwise. */
+/* Refuses members of obj that the space-separated list does not name. Qdrant ignores unknown members of most bodies, so we do, too: this is for ours. */
+enum vk_status vk_qd_fields(const vk_jv *obj, const char *names, struct vk_error *err);
+/* "vector"/"vectors" of a point: a list of numbers, a Document, or an object of named ones; checks names and dims
+ * ("Wrong input: Vector dimension error: expected dim: 4, got 3"). Texts are hung on q. */
+enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **out, size_t *n, struct vk_error *err);
+/* One vector for `conf`, numbers or Document: *row points at dims floats (perhaps filled later). write: role document. */
+enum vk_status vk_qd_vector(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const vk_jv *v, bool write,
+			    const float **row, struct vk_error *err);
+/* "points": [ids] and/or "filter": {...} -> op. */
+enum vk_status vk_qd_selector(struct vk_qd *q, const vk_jv *body, struct vk_op_in *op, struct vk_error *err);
+enum vk_status vk_qd_ids(struct vk_qd *q, const vk_jv *v, struct vk_bytes **ids, size_t *n, struct vk_error *err);
+
+/* with_payload / with_vector(s): booleans, lists, {"include"|"exclude"}. dflt: what absence means. */
+struct vk_qd_with {
+	struct vk_payload_select payload;
+	bool vectors;                       /* any */
+	const struct vk_vector_conf **only; /* NULL: all */
+	size_t only_n;
+};
+enum vk_status vk_qd_with(struct vk_qd *q, const vk_jv *with_payload, const vk_jv *with_vector, bool payload_dflt,
+			  struct vk_qd_with *out, struct vk_error *err);
+/* Writes the members of a record into an open object: id, payload, vector (null ones as Qdrant has them). Reads the view. */
+enum vk_status vk_qd_write_record(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, uint32_t slot, const struct vk_qd_with *with);
+/* The same with version and score before (and order_value, when found->has_order). */
+enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_found *found, const struct vk_qd_with *with);
+
+/* Raw rows that a request brings: recognised by provenance, judged by the collection's mode. Fails with the 409 that names both
+ * spaces. written: rows of a write; else a query's. (server/texts.c) */
+enum vk_status vk_qd_raw(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const float *row, bool write,
+			 struct vk_error *err);
+/* Embeds q->texts, then calls then(q) on any thread (st != OK: err is filled and then is not called, the reply is made). (server/texts.c) */
+void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q));
+
+#endif
