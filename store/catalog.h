@@ -25,6 +25,8 @@ enum vk_catalog_table {
 	VK_TABLE_USAGE,  /* key: day NUL space NUL provider; value: counters, see record.h */
 	VK_TABLE_NAME,   /* key: kind byte + name; value: u32 (interned) */
 	VK_TABLE_META,   /* key: word;            value: bytes */
+	VK_TABLE_COLLECTION, /* key: collection name; value: JSON text with id, created_ms, pool */
+	VK_TABLE_ALIAS, /* key: alias;           value: collection name */
 	VK_TABLE_COUNT
 };
 
