@@ -46,7 +46,8 @@ struct vk_qd {
 	void *flow;                  /* the flow's own */
 	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
 	uint64_t tokens;             /* logical tokens of the texts, for usage */
-	struct vk_embedding *embedding; /* server/texts.c's */
+	struct vk_texts *run;        /* server/texts.c's */
+	struct vk_qd_bind *binds;    /* what a write will bind or mark, see vk_qd_settle(); server/texts.c's */
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
 };
 
@@ -98,7 +99,14 @@ enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_vi
  * spaces. written: rows of a write; else a query's. (server/texts.c) */
 enum vk_status vk_qd_raw(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const float *row, bool write,
 			 struct vk_error *err);
-/* Embeds q->texts, then calls then(q) on any thread (st != OK: err is filled and then is not called, the reply is made). (server/texts.c) */
+/* Embeds q->texts, then calls then(q) on any thread, perhaps before this returns. When it fails, the reply is made by
+ * vk_qd_fail() and then is not called. (server/texts.c) */
 void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q));
+/* For gone(): stops waiting for providers; vk_texts_run() then fails soon with why. Any thread; harmless when nothing runs. */
+void vk_texts_cancel(struct vk_qd *q, enum vk_gone why);
+/* Writes only, after the texts and before vk_collection_write(): makes the config say what this request found out (a vector bound by its
+ * first text or its first recognised row; a vector that now holds raw rows). Waits for a commit the first time, costs nothing after. Also
+ * finds text_from in the first payloads. Never on an HTTP thread. (server/texts.c) */
+enum vk_status vk_qd_settle(struct vk_qd *q, const struct vk_op_in *ops, size_t n, struct vk_error *err);
 
 #endif
