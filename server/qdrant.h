@@ -46,6 +46,7 @@ struct vk_qd {
 	void *flow;                  /* the flow's own */
 	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
 	uint64_t tokens;             /* logical tokens of the texts, for usage */
+	uint64_t billed_tokens, text_hits; /* of them bought now; texts that were cached */
 	struct vk_texts *run;        /* server/texts.c's */
 	struct vk_qd_bind *binds;    /* what a write will bind or mark, see vk_qd_settle(); server/texts.c's */
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
