@@ -1,0 +1,111 @@
+/*
+ * What the levels' files share: the shape in which rows come to a kernel, and the names of the
+ * tables. Internal to simd/score*.c.
+ *
+ * A twin works on VK_SCORE_GROUP rows at once: they share the query's registers, and that many
+ * streams keep memory busy. Each level writes one group kernel a kind and dtype; the two drivers
+ * here make vk_score_fn and vk_score_at_fn of it. A group that is not full names its last row
+ * several times: one row alone would wait for its own additions as long as four do.
+ */
+#ifndef VK_SIMD_SCORE_LEVELS_H
+#define VK_SIMD_SCORE_LEVELS_H
+
+#include <string.h>
+
+#include "simd/score.h"
+
+enum { KIND_DOT, KIND_L2, KIND_L1, KIND_HAMMING };
+
+extern const struct vk_kernels vk_kernels_scalar;
+#if defined(__x86_64__)
+extern const struct vk_kernels vk_kernels_avx2, vk_kernels_avx512;
+#elif defined(__aarch64__)
+extern const struct vk_kernels vk_kernels_neon;
+#endif
+
+/* The scalar meaning of what twins use for their rest. */
+float vk_f32_of_f16(uint16_t h);
+uint16_t vk_f16_of_f32(float f);
+
+enum { VK_SCORE_GROUP = 4 };
+
+/* Four rows, and four places to prefetch at the same pace (a row's own place when none follows). */
+struct vk_score_group {
+	const uint8_t *x[VK_SCORE_GROUP], *ahead[VK_SCORE_GROUP];
+};
+
+/* How far ahead rows in order are fetched, at least: what a core can have under way is about
+ * bandwidth times latency, 2 KB. Shorter groups look several groups ahead. */
+enum { VK_SCORE_AHEAD_BYTES = 2048 };
+
+static inline size_t vk_score_hop(size_t stride)
+{
+	size_t group = VK_SCORE_GROUP * stride;
+	return group ? (VK_SCORE_AHEAD_BYTES + group - 1) / group * VK_SCORE_GROUP : 0;
+}
+
+/* Rows i.. of n in order; hop in rows. */
+static inline void vk_score_group_of(struct vk_score_group *g, const void *rows, size_t stride, size_t n,
+				     size_t i, size_t hop)
+{
+	for (size_t r = 0; r < VK_SCORE_GROUP; r++) {
+		size_t k = i + r < n ? i + r : n - 1;
+		g->x[r] = (const uint8_t *)rows + k * stride;
+		g->ahead[r] = k + hop < n ? g->x[r] + hop * stride : g->x[r];
+	}
+}
+
+static inline void vk_score_group_at(struct vk_score_group *g, const void *const *row, size_t n, size_t i)
+{
+	for (size_t r = 0; r < VK_SCORE_GROUP; r++) {
+		size_t k = i + r < n ? i + r : n - 1;
+		g->x[r] = row[k];
+		g->ahead[r] = row[k + VK_SCORE_GROUP < n ? k + VK_SCORE_GROUP : n - 1];
+	}
+}
+
+/* Not __builtin_prefetch: GCC 12 drops all but the first of a loop over cache lines. */
+static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("prefetcht0 (%0)" : : "r"(p));
+#elif defined(__aarch64__)
+	__asm__ volatile("prfm pldl1keep, [%0]" : : "r"(p));
+#else
+	(void)p;
+#endif
+}
+
+/* The two faces of a group kernel `void group(const void *q, const struct vk_score_group *g,
+ * size_t dims, float raw[VK_SCORE_GROUP])`. LEVEL: the twin's function attribute. */
+#define VK_SCORE_FACES(LEVEL, name, group)                                                              \
+	LEVEL static void name(const void *q, const void *rows, size_t stride, size_t n, size_t dims,   \
+			       float *raw)                                                              \
+	{                                                                                               \
+		size_t hop = vk_score_hop(stride);                                                      \
+		struct vk_score_group g;                                                                \
+		float some[VK_SCORE_GROUP];                                                             \
+		for (size_t i = 0; i < n; i += VK_SCORE_GROUP) {                                        \
+			size_t left = n - i;                                                            \
+			vk_score_group_of(&g, rows, stride, n, i, hop);                                 \
+			group(q, &g, dims, left < VK_SCORE_GROUP ? some : raw + i);                     \
+			if (left < VK_SCORE_GROUP) memcpy(raw + i, some, left * sizeof *raw);           \
+		}                                                                                       \
+	}                                                                                               \
+	LEVEL static void name##_at(const void *q, const void *const *row, size_t n, size_t dims,       \
+				    float *raw)                                                         \
+	{                                                                                               \
+		struct vk_score_group g;                                                                \
+		float some[VK_SCORE_GROUP];                                                             \
+		for (size_t i = 0; i < n; i += VK_SCORE_GROUP) {                                        \
+			size_t left = n - i;                                                            \
+			vk_score_group_at(&g, row, n, i);                                               \
+			/* The group behind the next: its first lines, the rest follows next time. */   \
+			for (size_t r = 2 * VK_SCORE_GROUP; r < 3 * VK_SCORE_GROUP && r < left; r++)    \
+				vk_prefetch(row[i + r]);                                                \
+			group(q, &g, dims, left < VK_SCORE_GROUP ? some : raw + i);                     \
+			if (left < VK_SCORE_GROUP) memcpy(raw + i, some, left * sizeof *raw);           \
+		}                                                                                       \
+	}
+
+#endif
