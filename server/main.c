@@ -8,6 +8,9 @@
 static const struct vk_cli_sub commands[] = {
 	{"serve", "run the server", vk_serve_main},
 	{"embed", "embed texts from arguments, a file or standard input", vk_embed_main},
+	{"import", "put a file of texts into a collection", vk_import_main},
+	{"search", "ask a collection a question", vk_search_main},
+	{"collections", "what collections there are; dropping one", vk_collections_main},
 	{"cache", "what the cache holds, why a text hits or misses, purging", vk_cache_main},
 	{"spaces", "the vector spaces, their models and routes", vk_spaces_main},
 	{"providers", "the providers and how they are doing", vk_providers_main},
@@ -21,9 +24,12 @@ static const struct vk_cli_sub commands[] = {
 
 static const char intro[] =
 	"veckeep keeps a team's vectors: an embedding cache in front of any provider that pays\n"
-	"for each text once, with an encoder of its own.\n\n"
+	"for each text once, with an encoder of its own, and a vector search server behind the\n"
+	"Qdrant REST API.\n\n"
 	"  veckeep serve                      listen on 127.0.0.1:8325\n"
-	"  veckeep embed \"some text\"          one vector, by the built-in encoder\n";
+	"  veckeep embed \"some text\"          one vector, by the built-in encoder\n"
+	"  veckeep import docs.jsonl -c docs  texts into a collection\n"
+	"  veckeep search docs \"a question\"  its nearest points\n";
 
 int main(int argc, char **argv)
 {

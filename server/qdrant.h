@@ -47,14 +47,23 @@ struct vk_qd {
 	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
 	uint64_t tokens;             /* logical tokens of the texts, for usage */
 	uint64_t billed_tokens, text_hits; /* of them bought now; texts that were cached */
-	struct vk_texts *run;        /* server/texts.c's */
+	struct vk_text_run *run;      /* server/texts.c's */
 	struct vk_qd_bind *binds;    /* what a write will bind or mark, see vk_qd_settle(); server/texts.c's */
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
+	atomic_int gone;             /* 0, or 1 + enum vk_gone: why `stop` was set */
+	enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err); /* vk_qd_serve()'s */
+	float *scratch;              /* a row on its way out */
+	size_t scratch_n;
+	struct vk_parted *parted;    /* not NULL: the collection is let go of by another thread, see vk_qd_part() */
 };
 
 /* In the request's arena. NULL: the error reply is filled. with_collection: {collection_name} of the route is opened.
  * A body is parsed when there is one; body_required: none is a 400. */
 struct vk_qd *vk_qd_new(struct vk_app *app, struct vk_req *req, bool with_collection, bool body_required);
+/* The whole life of a route with a body: vk_qd_new(), decode (which fills q->flow), vk_qd_go(). A small body is parsed and decoded on this
+ * thread, a large one on the pool, so that no HTTP thread is held. Call it last in the handler. */
+void vk_qd_serve(struct vk_app *app, struct vk_req *req, bool with_collection, bool body_required,
+		 enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err), void (*work)(struct vk_qd *q));
 /* Parks, embeds, runs work. Call it last in the handler. */
 void vk_qd_go(struct vk_qd *q, void (*work)(struct vk_qd *q));
 /* Runs on this thread: for routes that take microseconds. work must end it before it returns. */
@@ -68,6 +77,31 @@ void vk_qd_reply_bool(struct vk_qd *q, bool result);
 void vk_qd_reply_update(struct vk_qd *q, uint64_t operation_id);
 /* The status decides the HTTP status (err->http goes before); Qdrant's prefix is put before the text unless it has one. */
 void vk_qd_fail(struct vk_qd *q, const struct vk_error *err);
+
+/* May this request's key use that collection? VK_E_FORBIDDEN in Qdrant's words. vk_qd_new() asks for the route's own. */
+enum vk_status vk_qd_access(const struct vk_req *req, struct vk_bytes name, struct vk_error *err);
+
+/* From a writer's thread no collection may be closed: with a node (malloc'd before the write) the reply leaves its reference
+ * in app->parted, and the pool, or the next tick, lets go of it. */
+struct vk_parted {
+	struct vk_parted *next;
+	struct vk_collection *c;
+};
+void vk_qd_part(struct vk_app *app); /* lets go of all that are waiting; not on a writer's thread */
+
+/* {"result": ..., "status": "ok"} with another HTTP status, e.g. 202 with "accepted" and no result. */
+void vk_qd_reply_accepted(struct vk_qd *q);
+
+/* Settles, writes the operations in one commit, replies with done(): false from done means that it has made the reply itself. Call it
+ * from work, on the pool. ops in the request's arena. done may run on a writer's thread: it only writes the reply. */
+void vk_qd_write(struct vk_qd *q, struct vk_op_in *ops, size_t n, void (*done)(struct vk_qd *q, const struct vk_write *w));
+
+/* Error texts. All return VK_E_INVALID. */
+enum vk_status vk_qd_format(struct vk_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* 400 */
+enum vk_status vk_qd_wrong(struct vk_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));  /* 400 "Wrong input: " */
+/* 422 "Validation error in JSON body: [field: why]". */
+enum vk_status vk_qd_validation(struct vk_error *err, const char *field, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* Decoding. Errors are "Format error in JSON body: ..." (400) unless said otherwise. */
 /* Refuses members of obj that the space-separated list does not name. Qdrant ignores unknown members of most bodies, so we do, too: this is for ours. */

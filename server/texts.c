@@ -28,7 +28,7 @@ struct vk_qd_bind { /* what this request found out about one vector of its colle
 };
 
 struct group {
-	struct vk_texts *run;
+	struct vk_text_run *run;
 	const struct vk_space *space;
 	const struct vk_role *role;
 	struct vk_qd_text **text; /* per input */
@@ -38,7 +38,7 @@ struct group {
 	bool started;
 };
 
-struct vk_texts {
+struct vk_text_run {
 	struct vk_qd *q;
 	void (*then)(struct vk_qd *q);
 	struct vk_registry *registry;
@@ -319,7 +319,7 @@ static enum vk_status check_options(const struct vk_qd_text *t, struct vk_error 
 	return VK_OK;
 }
 
-static const struct vk_space *space_of(struct vk_texts *run, const struct vk_qd_text *t, const struct vk_role **role,
+static const struct vk_space *space_of(struct vk_text_run *run, const struct vk_qd_text *t, const struct vk_role **role,
 				       struct vk_error *err)
 {
 	const struct vk_space *s = NULL;
@@ -342,7 +342,7 @@ static const struct vk_space *space_of(struct vk_texts *run, const struct vk_qd_
 	return s;
 }
 
-static enum vk_status check_text(struct vk_texts *run, const struct vk_qd_text *t, const struct vk_space **space,
+static enum vk_status check_text(struct vk_text_run *run, const struct vk_qd_text *t, const struct vk_space **space,
 				 const struct vk_role **role, struct vk_error *err)
 {
 	struct vk_app *app = run->q->app;
@@ -365,15 +365,15 @@ static enum vk_status check_text(struct vk_texts *run, const struct vk_qd_text *
 }
 
 /* One group a space and role, inputs in the request's order. */
-static enum vk_status make_groups(struct vk_texts *run, struct vk_error *err)
+static enum vk_status make_groups(struct vk_text_run *run, struct vk_error *err)
 {
 	struct vk_qd *q = run->q;
 	struct vk_arena *a = &q->req->arena;
 	run->group = vk_arena_calloc(a, q->texts_n, sizeof *run->group);
 	if (!run->group) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	for (struct vk_qd_text *t = q->texts; t; t = t->next) {
-		const struct vk_space *space;
-		const struct vk_role *role;
+		const struct vk_space *space = NULL;
+		const struct vk_role *role = NULL;
 		enum vk_status st = check_text(run, t, &space, &role, err);
 		if (st) return st;
 		size_t g = 0;
@@ -442,7 +442,7 @@ static void take_rows(struct group *g)
 	g->run->q->text_hits += c.hits;
 }
 
-static void end_run(struct vk_texts *run)
+static void end_run(struct vk_text_run *run)
 {
 	struct vk_qd *q = run->q;
 	struct vk_error err = run->err;
@@ -456,12 +456,12 @@ static void end_run(struct vk_texts *run)
 		run->then(q);
 }
 
-static void one_less(struct vk_texts *run)
+static void one_less(struct vk_text_run *run)
 {
 	if (atomic_fetch_sub(&run->pending, 1) == 1) end_run(run);
 }
 
-static void note_failure(struct vk_texts *run, const struct vk_error *err)
+static void note_failure(struct vk_text_run *run, const struct vk_error *err)
 {
 	pthread_mutex_lock(&run->lock);
 	if (!run->failed) run->err = *err;
@@ -480,7 +480,7 @@ static void on_done(struct vk_op *op)
 static void cancel_group(struct group *g)
 {
 	struct vk_error err;
-	struct vk_texts *run = g->run;
+	struct vk_text_run *run = g->run;
 	if (!vk_op_cancel(run->q->app->engine, &g->op)) return; /* done comes, or has come */
 	if (run->why == VK_GONE_HANGUP)
 		vk_fail(&err, VK_E_CANCELLED, "The client closed the connection.");
@@ -497,7 +497,7 @@ static void cancel_group(struct group *g)
 
 void vk_texts_cancel(struct vk_qd *q, enum vk_gone why)
 {
-	struct vk_texts *run = q->run;
+	struct vk_text_run *run = q->run;
 	if (!run) return;
 	pthread_mutex_lock(&run->lock);
 	bool first = !run->cancelled;
@@ -516,7 +516,7 @@ void vk_texts_cancel(struct vk_qd *q, enum vk_gone why)
 /* A cancel that came while it was being started is ours to carry out. */
 static void start_group(struct group *g)
 {
-	struct vk_texts *run = g->run;
+	struct vk_text_run *run = g->run;
 	atomic_fetch_add(&run->pending, 1);
 	vk_op_start(run->q->app->engine, &g->op, on_done, g);
 	pthread_mutex_lock(&run->lock);
@@ -529,7 +529,7 @@ static void start_group(struct group *g)
 void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q))
 {
 	struct vk_error err;
-	struct vk_texts *run = vk_arena_calloc(&q->req->arena, 1, sizeof *run);
+	struct vk_text_run *run = vk_arena_calloc(&q->req->arena, 1, sizeof *run);
 	if (!run) {
 		vk_fail(&err, VK_E_NOMEM, "out of memory");
 		vk_qd_fail(q, &err);
