@@ -7,6 +7,8 @@
  *   number     valuestring = its struct vk_json_span in the arena, type | cJSON_IsReference so
  *              that cJSON_Delete leaves it alone; valuedouble and valueint mean nothing
  *   container  valueint = number of children
+ *   object     valuedouble = the bits of its span's address, when object spans are kept (its valuestring
+ *              would be freed, and a reference's children would not)
  */
 #include "base/json.h"
 
@@ -33,28 +35,46 @@ static const vk_jv *value_of(const cJSON *n)
 	return (const vk_jv *)(const void *)n;
 }
 
-struct walk {
+struct cursor {
 	struct vk_json_spans *block;
 	size_t next;
 };
 
-static const struct vk_json_span *take_span(struct walk *w)
+struct walk {
+	struct cursor numbers, objects;
+	bool keep_objects;
+};
+
+static const struct vk_json_span *take_span(struct cursor *c)
 {
-	if (w->block && w->next == w->block->n) {
-		w->block = w->block->next;
-		w->next = 0;
+	if (c->block && c->next == c->block->n) {
+		c->block = c->block->next;
+		c->next = 0;
 	}
-	assert(w->block && w->next < w->block->n);
-	return &w->block->span[w->next++];
+	assert(c->block && c->next < c->block->n);
+	return &c->block->span[c->next++];
 }
 
+static bool used_up(const struct cursor *c)
+{
+	return !c->block || (c->next == c->block->n && !c->block->next);
+}
+
+static void keep_span(cJSON *n, const struct vk_json_span *s)
+{
+	uint64_t bits = (uintptr_t)s;
+	memcpy(&n->valuedouble, &bits, sizeof bits);
+}
+
+/* Depth first, a parent before its children: the order of first bytes in the text. */
 static void attach(struct walk *w, cJSON *n)
 {
 	int type = n->type & 0xff, count = 0;
 	if (type == cJSON_Number) {
-		n->valuestring = (char *)(uintptr_t)take_span(w);
+		n->valuestring = (char *)(uintptr_t)take_span(&w->numbers);
 		n->type |= cJSON_IsReference;
 	}
+	if (type == cJSON_Object) keep_span(n, w->keep_objects ? take_span(&w->objects) : NULL);
 	if (type != cJSON_Array && type != cJSON_Object) return;
 	for (cJSON *c = n->child; c; c = c->next) {
 		attach(w, c);
@@ -63,15 +83,14 @@ static void attach(struct walk *w, cJSON *n)
 	n->valueint = count;
 }
 
-static enum vk_status build(struct vk_arena *arena, struct vk_bytes text, struct vk_json_spans *spans,
+static enum vk_status build(struct vk_arena *arena, struct vk_bytes text, struct walk *w,
 			    struct vk_json **out, struct vk_error *err)
 {
 	struct vk_json *doc = vk_arena_alloc(arena, sizeof *doc);
 	cJSON *root = doc ? cJSON_ParseWithLengthOpts(text.p, text.n, NULL, 0) : NULL;
 	if (!root) return vk_fail(err, VK_E_NOMEM, "out of memory while reading JSON");
-	struct walk w = {.block = spans};
-	attach(&w, root);
-	assert(!w.block || (w.next == w.block->n && !w.block->next));
+	attach(w, root);
+	assert(used_up(&w->numbers) && used_up(&w->objects));
 	doc->root = root;
 	*out = doc;
 	return VK_OK;
@@ -88,15 +107,17 @@ enum vk_status vk_json_parse(struct vk_arena *arena, struct vk_bytes text,
 										    : VK_JSON_DEPTH_MAX,
 		.values_max = opts->values_max ? opts->values_max : VK_JSON_VALUES_MAX,
 		.lines = opts->comments,
+		.objects = opts->object_spans,
 	};
-	struct vk_json_spans *spans = NULL;
+	struct vk_json_spans *spans = NULL, *objects = NULL;
 	struct vk_buf rewritten;
 	vk_buf_init(&rewritten, text.n); /* a span is never shorter than its 0 */
 	*out = NULL;
 	enum vk_status st = VK_OK;
 	if (opts->comments) st = vk_json_strip(arena, text, &text, err);
-	if (!st) st = vk_json_scan(arena, text, &limits, &rewritten, &spans, err);
-	if (!st) st = build(arena, spans ? vk_buf_bytes(&rewritten) : text, spans, out, err);
+	if (!st) st = vk_json_scan(arena, text, &limits, &rewritten, &spans, &objects, err);
+	struct walk w = {.numbers = {.block = spans}, .objects = {.block = objects}, .keep_objects = limits.objects};
+	if (!st) st = build(arena, spans ? vk_buf_bytes(&rewritten) : text, &w, out, err);
 	vk_buf_free(&rewritten);
 	return st;
 }
@@ -268,6 +289,30 @@ bool vk_jv_f64s(const vk_jv *numbers, double *dst)
 	return true;
 }
 
+bool vk_jv_span(const vk_jv *object, struct vk_bytes *out)
+{
+	uint64_t bits;
+	if (vk_jv_type(object) != VK_J_OBJECT) return false;
+	memcpy(&bits, &node(object)->valuedouble, sizeof bits);
+	const struct vk_json_span *s = (const struct vk_json_span *)(uintptr_t)bits;
+	if (!s) return false;
+	*out = (struct vk_bytes){s->p, s->n};
+	return true;
+}
+
+bool vk_jv_u64s(const vk_jv *numbers, uint64_t *dst)
+{
+	const struct vk_json_span *s = span(numbers);
+	if (!s || !s->count) return false;
+	const char *p = s->p + 1, *end = s->p + s->n - 1, *item, *stop;
+	for (uint32_t i = 0; i < s->count; i++) {
+		bool negative;
+		p = next_item(p, end, &item, &stop);
+		if (!read_integer(item, stop, UINT64_MAX, &negative, &dst[i]) || (negative && dst[i])) return false;
+	}
+	return true;
+}
+
 bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst)
 {
 	const struct vk_json_span *s = span(numbers);
@@ -281,4 +326,44 @@ bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst)
 		dst[i] = (uint32_t)u;
 	}
 	return true;
+}
+
+/* fn on one item of a lifted array, as a number value of its own. */
+static bool give_number(const char *item, const char *stop, bool (*fn)(void *arg, const vk_jv *item), void *arg)
+{
+	struct vk_json_span one = {.p = item, .n = (uint32_t)(stop - item)};
+	cJSON n = {.type = cJSON_Number | cJSON_IsReference, .valuestring = (char *)(uintptr_t)&one};
+	return fn(arg, value_of(&n));
+}
+
+static bool each_number(const struct vk_json_span *s, size_t from, size_t to,
+			bool (*fn)(void *arg, const vk_jv *item), void *arg)
+{
+	const char *p = s->p + 1, *end = s->p + s->n - 1, *item, *stop;
+	for (size_t i = 0; i < to; i++) {
+		p = next_item(p, end, &item, &stop);
+		if (i >= from && !give_number(item, stop, fn, arg)) return false;
+	}
+	return true;
+}
+
+bool vk_jv_each(const vk_jv *array, bool (*fn)(void *arg, const vk_jv *item), void *arg)
+{
+	enum vk_jtype type = vk_jv_type(array);
+	if (type == VK_J_NUMBERS) return each_number(span(array), 0, span(array)->count, fn, arg);
+	if (type != VK_J_ARRAY) return true;
+	for (const vk_jv *i = vk_jv_first(array); i; i = vk_jv_next(i))
+		if (!fn(arg, i)) return false;
+	return true;
+}
+
+bool vk_jv_at(const vk_jv *array, size_t index, bool (*fn)(void *arg, const vk_jv *item), void *arg)
+{
+	enum vk_jtype type = vk_jv_type(array);
+	if (type == VK_J_NUMBERS)
+		return index >= span(array)->count || each_number(span(array), index, index + 1, fn, arg);
+	if (type != VK_J_ARRAY) return true;
+	const vk_jv *i = vk_jv_first(array);
+	while (i && index--) i = vk_jv_next(i);
+	return !i || fn(arg, i);
 }

@@ -30,6 +30,7 @@ struct vk_json_opts { /* zero = defaults */
 	bool comments;       /* config files: // and block comments, trailing commas allowed */
 	unsigned depth_max;  /* 0: VK_JSON_DEPTH_MAX, which is also the most */
 	size_t values_max;   /* 0: VK_JSON_VALUES_MAX; a lifted array counts as one, keys do not count */
+	bool object_spans;   /* remember where each object stood, for vk_jv_span() */
 };
 
 struct vk_json;          /* a parsed document */
@@ -60,6 +61,11 @@ size_t vk_jv_len(const vk_jv *v);          /* members of an object, items of an 
 const vk_jv *vk_jv_first(const vk_jv *v);  /* first child of an object or VK_J_ARRAY, or NULL */
 const vk_jv *vk_jv_next(const vk_jv *v);   /* next sibling, or NULL */
 struct vk_bytes vk_jv_key(const vk_jv *member); /* key of an object's member */
+/* Calls fn for each item of an array, lifted or not; an item of a lifted array is a value that lives only during
+ * the call. False when fn returned false (that stops), true otherwise, for what is no array too. */
+bool vk_jv_each(const vk_jv *array, bool (*fn)(void *arg, const vk_jv *item), void *arg);
+/* The same for item `index` alone; nothing happens past the end. */
+bool vk_jv_at(const vk_jv *array, size_t index, bool (*fn)(void *arg, const vk_jv *item), void *arg);
 
 /* Each is true and fills *out only when the value has that type (and, for the integers,
  * is one: no fraction, no exponent, in range; "1.0" is no integer). */
@@ -70,11 +76,15 @@ bool vk_jv_i64(const vk_jv *v, int64_t *out);
 bool vk_jv_u64(const vk_jv *v, uint64_t *out);
 /* The exact text of a number, or of a lifted array with its brackets, as it came. */
 bool vk_jv_text(const vk_jv *v, struct vk_bytes *out);
+/* The exact text of an object, braces and white space inside as they came. Documents parsed with
+ * vk_json_opts.object_spans only. */
+bool vk_jv_span(const vk_jv *object, struct vk_bytes *out);
 
 /* A lifted array into dst[0..vk_jv_len). False when one number does not fit: f32 rounds to
  * nearest and refuses what overflows to infinity; u32 wants plain integers. */
 bool vk_jv_f32s(const vk_jv *numbers, float *dst);
 bool vk_jv_u32s(const vk_jv *numbers, uint32_t *dst);
+bool vk_jv_u64s(const vk_jv *numbers, uint64_t *dst);
 bool vk_jv_f64s(const vk_jv *numbers, double *dst); /* as vk_jv_f64 reads each */
 
 /*

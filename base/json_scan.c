@@ -45,6 +45,7 @@ struct scan {
 	unsigned depth;
 	size_t values;
 	struct vk_json_spans *first, *last;
+	struct vk_json_spans *objects, *objects_last;
 
 	uint64_t seed;
 	struct key *keys;
@@ -289,21 +290,29 @@ static const char *number_end(const char *p, const char *end, const char **at)
 	return is_digit(p, end) ? NULL : p; /* 01 */
 }
 
+/* A place at the end of a list of spans; NULL: no memory. */
+static struct vk_json_span *append(struct scan *s, struct vk_json_spans **first, struct vk_json_spans **last)
+{
+	if (!*last || (*last)->n == VK_JSON_SPANS) {
+		struct vk_json_spans *b = vk_arena_alloc(s->arena, sizeof *b);
+		if (!b) return NULL;
+		b->next = NULL;
+		b->n = 0;
+		if (*last)
+			(*last)->next = b;
+		else
+			*first = b;
+		*last = b;
+	}
+	return &(*last)->span[(*last)->n++];
+}
+
 /* Replaces [p, s->p) by a 0 in the rewritten text and notes the span. */
 static enum vk_status lift(struct scan *s, const char *p, uint32_t count)
 {
-	if (!s->last || s->last->n == VK_JSON_SPANS) {
-		struct vk_json_spans *b = vk_arena_alloc(s->arena, sizeof *b);
-		if (!b) return no_memory(s);
-		b->next = NULL;
-		b->n = 0;
-		if (s->last)
-			s->last->next = b;
-		else
-			s->first = b;
-		s->last = b;
-	}
-	s->last->span[s->last->n++] = (struct vk_json_span){p, (uint32_t)(s->p - p), count};
+	struct vk_json_span *span = append(s, &s->first, &s->last);
+	if (!span) return no_memory(s);
+	*span = (struct vk_json_span){p, (uint32_t)(s->p - p), count};
 	vk_buf_put(s->out, s->run, (size_t)(p - s->run));
 	vk_buf_putc(s->out, '0');
 	s->run = s->p;
@@ -401,10 +410,13 @@ static enum vk_status member(struct scan *s, size_t base)
 
 static enum vk_status object(struct scan *s)
 {
+	const char *start = s->p;
+	struct vk_json_span *span = NULL;
 	size_t base = s->keys_n;
 	bool done = false;
 	enum vk_status st = enter(s);
 	if (st) return st;
+	if (s->limits->objects && !(span = append(s, &s->objects, &s->objects_last))) return no_memory(s);
 	s->p++;
 	skip_space(s);
 	if (s->p < s->end && *s->p == '}') {
@@ -416,6 +428,7 @@ static enum vk_status object(struct scan *s)
 		if (!st) st = separator(s, '}', &done);
 		if (st) return st;
 	}
+	if (span) *span = (struct vk_json_span){start, (uint32_t)(s->p - start), 0};
 	keys_drop(s, base);
 	s->depth--;
 	return VK_OK;
@@ -453,7 +466,8 @@ static enum vk_status value(struct scan *s)
 
 enum vk_status vk_json_scan(struct vk_arena *arena, struct vk_bytes text,
 			    const struct vk_json_limits *limits, struct vk_buf *rewritten,
-			    struct vk_json_spans **spans, struct vk_error *err)
+			    struct vk_json_spans **spans, struct vk_json_spans **objects,
+			    struct vk_error *err)
 {
 	struct scan s;
 	memset(&s, 0, offsetof(struct scan, keys_small));
@@ -470,7 +484,7 @@ enum vk_status vk_json_scan(struct vk_arena *arena, struct vk_bytes text,
 	s.keys_cap = KEYS_MIN;
 	s.slots = s.slots_small;
 	s.slots_cap = 2 * KEYS_MIN;
-	*spans = NULL;
+	*spans = *objects = NULL;
 
 	if (text.n >= UINT32_MAX) return vk_fail(err, VK_E_TOO_LARGE, "JSON text is 4 GiB or longer");
 	size_t valid = vk_utf8_valid(text.p, text.n);
@@ -482,6 +496,7 @@ enum vk_status vk_json_scan(struct vk_arena *arena, struct vk_bytes text,
 	if (s.first) vk_buf_put(rewritten, s.run, (size_t)(s.end - s.run));
 	if (rewritten->failed) return no_memory(&s);
 	*spans = s.first;
+	*objects = s.objects;
 	return VK_OK;
 }
 

@@ -38,13 +38,16 @@ struct vk_json_limits {
 	unsigned depth_max;
 	size_t values_max;
 	bool lines; /* errors name the line, too (config files) */
+	bool objects; /* find the objects' spans, too */
 };
 
 /* Checks text. *spans gets the first block (NULL without numbers), from arena. rewritten gets
- * the copy for cJSON; it stays empty when there is no number: then text itself will do. */
+ * the copy for cJSON; it stays empty when there is no number: then text itself will do. *objects gets
+ * the spans of objects in the order of their opening braces (NULL unless asked for, or without any). */
 enum vk_status vk_json_scan(struct vk_arena *arena, struct vk_bytes text,
 			    const struct vk_json_limits *limits, struct vk_buf *rewritten,
-			    struct vk_json_spans **spans, struct vk_error *err);
+			    struct vk_json_spans **spans, struct vk_json_spans **objects,
+			    struct vk_error *err);
 
 /* Replaces comments and trailing commas by spaces, so that offsets and lines stay, in a copy. */
 enum vk_status vk_json_strip(struct vk_arena *arena, struct vk_bytes text, struct vk_bytes *out,

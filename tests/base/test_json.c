@@ -472,6 +472,89 @@ static void test_json_random_document_round_trips(void **state)
 	}
 }
 
+/* Each object's span, read as a document of its own, is that object; without being asked for there is none. */
+static size_t check_spans(const vk_jv *v)
+{
+	struct vk_bytes span;
+	size_t n = 0;
+	if (vk_jv_type(v) == VK_J_OBJECT) {
+		struct vk_buf alone, inside;
+		struct vk_jw w;
+		assert_true(vk_jv_span(v, &span));
+		assert_true(span.n >= 2 && span.p[0] == '{' && span.p[span.n - 1] == '}');
+		vk_buf_init(&alone, ARENA_MAX);
+		vk_buf_init(&inside, ARENA_MAX);
+		rewrite(span, NULL, &alone);
+		vk_jw_init(&w, &inside);
+		vk_jw_value(&w, v);
+		assert_string_equal(vk_buf_cstr(&alone), vk_buf_cstr(&inside));
+		vk_buf_free(&alone);
+		vk_buf_free(&inside);
+		n++;
+	} else {
+		assert_false(vk_jv_span(v, &span));
+	}
+	for (const vk_jv *c = vk_jv_first(v); c; c = vk_jv_next(c)) n += check_spans(c);
+	return n;
+}
+
+static void test_json_object_spans_are_the_objects_text(void **state)
+{
+	(void)state;
+	static const char text[] = " { \"a{\" : [ {} , { \"b\":{ \"c\" : [ 1 , 2 ] } } , \"}{\" ],\"d\":[[{\"e\":1.50}]] } ";
+	const struct vk_json_opts keep = {.object_spans = true};
+	struct vk_bytes span;
+	struct doc d;
+	const vk_jv *root = parse(&d, VK_LIT(text), &keep);
+	assert_int_equal(d.st, VK_OK);
+	assert_int_equal(check_spans(root), 5);
+	assert_true(vk_jv_span(vk_jv_first(vk_jv_get(root, "a{")), &span));
+	assert_true(vk_bytes_is(span, "{}"));
+	assert_true(vk_jv_span(vk_jv_next(vk_jv_first(vk_jv_get(root, "a{"))), &span));
+	assert_true(vk_bytes_is(span, "{ \"b\":{ \"c\" : [ 1 , 2 ] } }"));
+	drop(&d);
+	root = parse(&d, VK_LIT(text), NULL);
+	assert_false(vk_jv_span(root, &span));
+	drop(&d);
+	/* More than a block of them. */
+	struct vk_buf many;
+	vk_buf_init(&many, ARENA_MAX);
+	vk_buf_puts(&many, "[{\"k\":{}}");
+	for (int i = 0; i < 300; i++) vk_buf_printf(&many, ",{\"k\":%d,\"o\":{\"n\":[%d]}}", i, i);
+	vk_buf_puts(&many, "]");
+	root = parse(&d, vk_buf_bytes(&many), &keep);
+	assert_int_equal(check_spans(root), 602);
+	drop(&d);
+	vk_buf_free(&many);
+}
+
+static void test_json_u64_arrays_are_exact_or_refused(void **state)
+{
+	(void)state;
+	const struct {
+		const char *text;
+		bool good;
+		uint64_t first, last;
+	} cases[] = {{"[0]", true, 0, 0},
+		     {"[ 1 , 18446744073709551615 ]", true, 1, UINT64_MAX},
+		     {"[9007199254740993,2]", true, 9007199254740993u, 2},
+		     {"[1,18446744073709551616]", false, 0, 0},
+		     {"[1,-1]", false, 0, 0},
+		     {"[1.0]", false, 0, 0},
+		     {"[1e3]", false, 0, 0}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct doc d;
+		uint64_t v[2] = {7, 7};
+		const vk_jv *root = parse(&d, vk_bytes_of(cases[i].text), NULL);
+		assert_int_equal(vk_jv_u64s(root, v), cases[i].good);
+		if (cases[i].good) {
+			assert_true(v[0] == cases[i].first);
+			assert_true(v[vk_jv_len(root) - 1] == cases[i].last);
+		}
+		drop(&d);
+	}
+}
+
 /* Every single-byte change of a good text parses or fails cleanly, and what parses is written
  * and read again the same. */
 static void test_json_mutated_text_never_breaks(void **state)
@@ -576,6 +659,8 @@ int main(void)
 		cmocka_unit_test(test_json_many_keys_duplicate_is_found_in_time),
 		cmocka_unit_test(test_json_small_arena_is_out_of_memory),
 		cmocka_unit_test(test_json_random_document_round_trips),
+		cmocka_unit_test(test_json_object_spans_are_the_objects_text),
+		cmocka_unit_test(test_json_u64_arrays_are_exact_or_refused),
 		cmocka_unit_test(test_json_mutated_text_never_breaks),
 		cmocka_unit_test(test_json_writer_specials),
 		cmocka_unit_test(test_json_writer_meets_the_maximum_and_fails),
