@@ -342,7 +342,7 @@ static void open_gate(struct vk_env *env)
 
 enum vk_status vk_env_grow(struct vk_env *env)
 {
-	if (env->opts.map_bytes || !env->mdb) return VK_E_NO_SPACE;
+	if ((env->opts.map_bytes && !env->opts.map_grows) || !env->mdb) return VK_E_NO_SPACE;
 	if (!shut_gate(env, GROW_WAIT_MS)) return VK_E_NO_SPACE;
 	/* mdb_env_set_mapsize() lets the old map go before it knows that the new one fits: ask
 	 * first. */

@@ -31,6 +31,7 @@
 
 struct vk_env_opts {
 	uint64_t map_bytes; /* 0: VK_ENV_MAP_BYTES, halved until it opens, may grow; else fixed */
+	bool map_grows;	    /* map_bytes is only where the map starts */
 	bool no_meta_sync;  /* the last commit may be lost in a power cut, none is torn */
 	bool read_only;
 	bool single_file; /* path is the data file itself, nobody else has it open: no locks */

@@ -16,7 +16,7 @@
  * writes for good (VK_E_IO) and says so in vk_kv_stats.
  *
  * Background work (sealing, building an index) is a job that says so: it runs when no foreground job
- * waits, in its own commit, in steps of some milliseconds: apply() returns VK_E_BUSY to be
+ * waits (or 64 groups have passed it over), in its own commit, in steps of some milliseconds: apply() returns VK_E_BUSY to be
  * called again for the next step, after that step's commit.
  */
 #ifndef VK_STORE_KV_H
@@ -45,7 +45,7 @@ enum vk_status vk_kv_writers_new(unsigned threads, struct vk_kv_writers **out);
 void vk_kv_writers_free(struct vk_kv_writers *w);
 
 struct vk_kv_opts {
-	uint64_t map_bytes; /* 0: 64 GiB, halved until it opens */
+	uint64_t map_bytes; /* to begin with, it grows; 0: 64 GiB, halved until it opens */
 	bool read_only;     /* no writer: the command line beside a server */
 	const char *const *tables;
 	size_t tables_n;    /* at most 16 */
@@ -53,7 +53,8 @@ struct vk_kv_opts {
 };
 enum vk_status vk_kv_open(const char *dir, const struct vk_kv_opts *opts, struct vk_kv **out,
 			  struct vk_error *err);
-/* Runs what is queued (background work stops after its step), then closes. No view may live. */
+/* Runs what is queued (background work stops after its step: done gets VK_E_UNAVAILABLE), then closes. No view
+ * may live. */
 void vk_kv_close(struct vk_kv *kv);
 
 enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out);
@@ -94,7 +95,8 @@ struct vk_kv_job {
 	struct vk_kv_job *next; /* the queue's */
 };
 /* VK_E_BUSY when the queue is full, VK_E_IO when the environment is broken, VK_E_NO_SPACE below the
- * disk's reserve: done is then not called. The job's memory must live until done. */
+ * disk's reserve, VK_E_UNAVAILABLE while it closes, VK_E_TOO_LARGE, VK_E_INVALID (read only): done is then
+ * not called. The job's memory must live until done. */
 enum vk_status vk_kv_submit(struct vk_kv *kv, struct vk_kv_job *job);
 /* Submits and waits. Never from a writer's thread. */
 enum vk_status vk_kv_run(struct vk_kv *kv, struct vk_kv_job *job);

@@ -1,0 +1,328 @@
+/*
+ * The readers' side of an environment, and what both sides do in a transaction. Writing: kv_write.c.
+ *
+ * A put that fails makes LMDB's transaction useless; put_rc remembers that, so that a job which
+ * overlooks a status cannot have half of its work committed.
+ */
+#include "store/kv_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+/* Open and close */
+
+enum vk_status vk_kv_open(const char *dir, const struct vk_kv_opts *opts, struct vk_kv **out,
+			  struct vk_error *err)
+{
+	struct vk_env_opts env_opts = {
+	    .map_bytes = opts->map_bytes,
+	    .map_grows = true,
+	    .read_only = opts->read_only,
+	    .tables = opts->tables,
+	    .tables_n = opts->tables_n,
+	};
+	*out = NULL;
+	if (!opts->read_only && !opts->writers)
+		return vk_fail(err, VK_E_INVALID, "%s: no writer threads given", dir);
+	struct vk_kv *kv = calloc(1, sizeof *kv);
+	if (!kv) return vk_fail(err, VK_E_NOMEM, "no memory");
+	enum vk_status st = vk_env_open(dir, &env_opts, &kv->env, err);
+	if (st) {
+		free(kv);
+		return st;
+	}
+	kv->env->owner = kv;
+	kv->writers = opts->read_only ? NULL : opts->writers;
+	pthread_mutex_init(&kv->rescue_lock, NULL);
+	pthread_cond_init(&kv->changed, NULL);
+	vk_kv_queues_init(kv);
+	*out = kv;
+	return VK_OK;
+}
+
+void vk_kv_close(struct vk_kv *kv)
+{
+	if (!kv) return;
+	if (kv->writers) vk_kv_queues_end(kv);
+	vk_env_close(kv->env);
+	pthread_cond_destroy(&kv->changed);
+	pthread_mutex_destroy(&kv->rescue_lock);
+	free(kv);
+}
+
+const char *vk_kv_path(const struct vk_kv *kv)
+{
+	return kv->env->path;
+}
+
+/* Views */
+
+void vk_kv_rescue_readers(struct vk_kv *kv)
+{
+	struct vk_env_read *r;
+	pthread_mutex_lock(&kv->rescue_lock);
+	enum vk_status st = vk_env_read_begin(kv->env, &r);
+	if (!st) vk_env_read_end(r);
+	if (st == VK_E_IO) {
+		atomic_store(&kv->broken, true); /* first: no writer may begin meanwhile */
+		vk_env_reopen_read_only(kv->env);
+	}
+	pthread_mutex_unlock(&kv->rescue_lock);
+}
+
+enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out)
+{
+	*out = NULL;
+	struct vk_kv_txn *t = calloc(1, sizeof *t);
+	if (!t) return VK_E_NOMEM;
+	enum vk_status st = vk_env_read_begin(kv->env, &t->read);
+	if (st == VK_E_IO && atomic_load(&kv->broken)) {
+		vk_kv_rescue_readers(kv);
+		st = vk_env_read_begin(kv->env, &t->read);
+	}
+	if (st) {
+		free(t);
+		return st;
+	}
+	t->mdb = t->read->txn;
+	t->kv = kv;
+	*out = t;
+	return VK_OK;
+}
+
+void vk_kv_view_end(struct vk_kv_txn *t)
+{
+	if (!t) return;
+	assert(t->read);
+	vk_kv_txn_close_cursors(t);
+	vk_env_read_end(t->read);
+	free(t);
+}
+
+uint64_t vk_kv_txn_id(const struct vk_kv_txn *t)
+{
+	return mdb_txn_id(t->mdb);
+}
+
+/* Tables */
+
+static MDB_val val_of(struct vk_bytes b)
+{
+	return (MDB_val){b.n, (void *)(uintptr_t)b.p};
+}
+
+static struct vk_bytes bytes_of(const MDB_val *v)
+{
+	return (struct vk_bytes){v->mv_data, v->mv_size};
+}
+
+static MDB_dbi dbi_of(const struct vk_kv_txn *t, unsigned table)
+{
+	assert(table < t->kv->env->opts.tables_n);
+	return t->kv->env->dbi[table];
+}
+
+/* A longer or an empty key cannot be in a table. */
+static bool is_key(struct vk_bytes key)
+{
+	return key.n > 0 && key.n <= VK_KV_KEY_MAX;
+}
+
+enum vk_status vk_kv_get(struct vk_kv_txn *t, unsigned table, struct vk_bytes key, struct vk_bytes *value)
+{
+	MDB_val k = val_of(key), v;
+	*value = (struct vk_bytes){0};
+	if (!is_key(key)) return VK_E_NOT_FOUND;
+	int rc = mdb_get(t->mdb, dbi_of(t, table), &k, &v);
+	if (!rc) *value = bytes_of(&v);
+	return vk_env_status(rc);
+}
+
+static uint64_t table_pages(MDB_txn *mdb, MDB_dbi dbi, unsigned *depth)
+{
+	MDB_stat s;
+	if (mdb_stat(mdb, dbi, &s)) return 0;
+	if (depth) *depth = s.ms_depth;
+	return s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages;
+}
+
+/* Counts a change that is about to be made. */
+static void touch(struct vk_kv_txn *t, unsigned table)
+{
+	assert(!t->read);
+	if (t->touched[table]++ == 0) t->pages[table] = table_pages(t->mdb, dbi_of(t, table), NULL);
+	t->puts++;
+}
+
+static enum vk_status note_put(struct vk_kv_txn *t, int rc)
+{
+	if (rc && rc != MDB_NOTFOUND && !t->put_rc) t->put_rc = rc;
+	return vk_env_status(rc);
+}
+
+/*
+ * A change copies the pages from root to leaf, each at most once a transaction; the rest is growth.
+ * The free list may give some of them, but who knows how much of it: this is the upper bound.
+ */
+uint64_t vk_kv_txn_need(struct vk_kv_txn *t)
+{
+	uint64_t pages = 0;
+	for (unsigned i = 0; i < t->kv->env->opts.tables_n; i++) {
+		unsigned depth = 0;
+		if (!t->touched[i]) continue;
+		uint64_t now = table_pages(t->mdb, dbi_of(t, i), &depth);
+		uint64_t copied = t->touched[i] * depth;
+		pages += now > t->pages[i] ? now - t->pages[i] : 0;
+		pages += copied < t->pages[i] ? copied : t->pages[i];
+	}
+	return pages * t->kv->env->page_size;
+}
+
+static enum vk_status put(struct vk_kv_txn *t, unsigned table, struct vk_bytes key, MDB_val *v, unsigned flags)
+{
+	MDB_val k = val_of(key);
+	if (!is_key(key)) return VK_E_INVALID;
+	touch(t, table);
+	return note_put(t, mdb_put(t->mdb, dbi_of(t, table), &k, v, flags));
+}
+
+enum vk_status vk_kv_put(struct vk_kv_txn *t, unsigned table, struct vk_bytes key, struct vk_bytes value)
+{
+	MDB_val v = val_of(value);
+	return put(t, table, key, &v, 0);
+}
+
+enum vk_status vk_kv_put_reserve(struct vk_kv_txn *t, unsigned table, struct vk_bytes key, size_t n, void **dst)
+{
+	MDB_val v = {n, NULL};
+	enum vk_status st = put(t, table, key, &v, MDB_RESERVE);
+	*dst = st ? NULL : v.mv_data;
+	return st;
+}
+
+enum vk_status vk_kv_del(struct vk_kv_txn *t, unsigned table, struct vk_bytes key)
+{
+	MDB_val k = val_of(key), v;
+	if (!is_key(key)) return VK_E_NOT_FOUND;
+	/* A key that is missing changes nothing: the job may still refuse. */
+	int rc = mdb_get(t->mdb, dbi_of(t, table), &k, &v);
+	if (rc == MDB_NOTFOUND) return VK_E_NOT_FOUND;
+	touch(t, table);
+	return note_put(t, rc ? rc : mdb_del(t->mdb, dbi_of(t, table), &k, NULL));
+}
+
+uint64_t vk_kv_entries(struct vk_kv_txn *t, unsigned table)
+{
+	MDB_stat s;
+	return mdb_stat(t->mdb, dbi_of(t, table), &s) ? 0 : s.ms_entries;
+}
+
+/* Cursors */
+
+enum vk_status vk_kv_cursor_open(struct vk_kv_txn *t, unsigned table, struct vk_kv_cursor **out)
+{
+	*out = NULL;
+	struct vk_kv_cursor *c = calloc(1, sizeof *c);
+	if (!c) return VK_E_NOMEM;
+	int rc = mdb_cursor_open(t->mdb, dbi_of(t, table), &c->mdb);
+	if (rc) {
+		free(c);
+		return vk_env_status(rc);
+	}
+	c->t = t;
+	c->table = table;
+	c->next = t->cursors;
+	if (c->next) c->next->prev = c;
+	t->cursors = c;
+	*out = c;
+	return VK_OK;
+}
+
+void vk_kv_cursor_close(struct vk_kv_cursor *c)
+{
+	if (!c) return;
+	if (c->prev) c->prev->next = c->next;
+	else c->t->cursors = c->next;
+	if (c->next) c->next->prev = c->prev;
+	mdb_cursor_close(c->mdb);
+	free(c);
+}
+
+void vk_kv_txn_close_cursors(struct vk_kv_txn *t)
+{
+	while (t->cursors) vk_kv_cursor_close(t->cursors);
+}
+
+static enum vk_status step(struct vk_kv_cursor *c, MDB_cursor_op op, MDB_val at, struct vk_bytes *k, struct vk_bytes *v)
+{
+	MDB_val value = {0};
+	int rc = mdb_cursor_get(c->mdb, &at, &value, op);
+	*k = rc ? (struct vk_bytes){0} : bytes_of(&at);
+	*v = rc ? (struct vk_bytes){0} : bytes_of(&value);
+	return vk_env_status(rc);
+}
+
+enum vk_status vk_kv_seek(struct vk_kv_cursor *c, struct vk_bytes key, struct vk_bytes *k, struct vk_bytes *v)
+{
+	return step(c, key.n ? MDB_SET_RANGE : MDB_FIRST, val_of(key), k, v);
+}
+
+enum vk_status vk_kv_seek_before(struct vk_kv_cursor *c, struct vk_bytes key, struct vk_bytes *k, struct vk_bytes *v)
+{
+	MDB_val none = {0};
+	if (!key.p) return step(c, MDB_LAST, none, k, v);
+	enum vk_status st = vk_kv_seek(c, key, k, v);
+	if (st == VK_E_NOT_FOUND) return step(c, MDB_LAST, none, k, v);
+	return st ? st : step(c, MDB_PREV, none, k, v);
+}
+
+enum vk_status vk_kv_next(struct vk_kv_cursor *c, struct vk_bytes *k, struct vk_bytes *v)
+{
+	return step(c, MDB_NEXT, (MDB_val){0}, k, v);
+}
+
+enum vk_status vk_kv_prev(struct vk_kv_cursor *c, struct vk_bytes *k, struct vk_bytes *v)
+{
+	return step(c, MDB_PREV, (MDB_val){0}, k, v);
+}
+
+enum vk_status vk_kv_cursor_del(struct vk_kv_cursor *c)
+{
+	touch(c->t, c->table);
+	return note_put(c->t, mdb_cursor_del(c->mdb, 0));
+}
+
+/* Copy and stats */
+
+enum vk_status vk_kv_copy(struct vk_kv *kv, int fd)
+{
+	return vk_env_copy(kv->env, fd);
+}
+
+static void page_stats(struct vk_kv *kv, struct vk_kv_stats *out)
+{
+	struct vk_kv_txn *t;
+	uint64_t used = 0, file = 0;
+	if (vk_kv_view_begin(kv, &t)) return;
+	if (vk_env_pages(kv->env, t->mdb, &used, &file) == 0) {
+		out->used_bytes = used * kv->env->page_size;
+		out->file_bytes = file * kv->env->page_size;
+	}
+	out->map_bytes = kv->env->map_bytes; /* grows only while no view lives */
+	vk_kv_view_end(t);
+}
+
+void vk_kv_stats(struct vk_kv *kv, struct vk_kv_stats *out)
+{
+	*out = (struct vk_kv_stats){0};
+	page_stats(kv, out);
+	out->reader_lag = vk_env_reader_lag(kv->env);
+	out->commits = atomic_load(&kv->commits);
+	out->jobs = atomic_load(&kv->jobs);
+	out->grouped_max = atomic_load(&kv->grouped_max);
+	out->aborted_groups = atomic_load(&kv->aborted_groups);
+	out->queued_jobs = vk_kv_queued(kv);
+	out->broken = atomic_load(&kv->broken);
+	out->full = atomic_load(&kv->full);
+}
