@@ -19,6 +19,9 @@
 #include "server/router.h"
 #include "store/datadir.h"
 
+struct vk_collections; /* index/collections.h */
+struct vk_parted;      /* server/qdrant.h */
+
 struct vk_app_opts {              /* the command line's word; NULL = not said; strings outlive the app */
 	const char *config_path, *data_dir, *listen, *model_dir;
 	uint64_t lock_wait_ms;
@@ -29,6 +32,8 @@ struct vk_app {
 	struct vk_config config;
 	struct vk_datadir datadir;
 	struct vk_catalog *catalog;
+	struct vk_collections *collections;
+	_Atomic(struct vk_parted *) parted; /* references to collections that wait to be given back: server/qdrant.h */
 	struct vk_cachedb *cache;
 	struct vk_tenants *tenants;
 	struct vk_upstream *upstream;
