@@ -17,6 +17,7 @@ enum vk_status vk_id_read(struct vk_arena *a, const vk_jv *v, struct vk_bytes *k
 enum vk_status vk_id_from_text(struct vk_arena *a, struct vk_bytes text, struct vk_bytes *key, struct vk_error *err);
 void vk_id_u64(uint8_t dst[9], uint64_t id);
 void vk_id_write(struct vk_jw *w, struct vk_bytes key);
+bool vk_id_valid(struct vk_bytes key); /* is it a key at all? */
 int vk_id_compare(struct vk_bytes a, struct vk_bytes b);
 bool vk_uuid_parse(struct vk_bytes text, uint8_t out[16]);
 void vk_uuid_print(char dst[37], const uint8_t uuid[16]);
