@@ -5,7 +5,7 @@
 
 enum vk_table {
 	VK_T_META,    /* word -> bytes: "config" (JSON), "state" (next slot, sequence, counts), cursors */
-	VK_T_ID,      /* id key -> slot u32 */
+	VK_T_ID,      /* id key -> slot u32 (with version and CRC: store/record_point.h) */
 	VK_T_POINT,   /* slot u32 -> point head: sequence, id key */
 	VK_T_PAYLOAD, /* slot u32 -> the client's JSON text; no entry: no payload */
 	VK_T_CHANGE,  /* sequence u64 -> slot, op, mask, id key: newest of a point only */
