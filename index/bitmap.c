@@ -16,7 +16,7 @@
 
 #include <roaring/roaring.h>
 
-#define CHUNK_SLOTS 65536u
+#define CHUNK_SLOTS VK_BITMAP_CHUNK_SLOTS
 #define CHUNK_WORDS (CHUNK_SLOTS / 64)
 #define COOKIE_PLAIN 12346u /* no container of runs */
 #define COOKIE_RUNS 12347u
@@ -310,5 +310,88 @@ enum vk_status vk_bitmap_or_chunk(struct vk_bitmap *b, uint16_t chunk, struct vk
 	}
 	roaring_bitmap_or_inplace(b->r, r);
 	roaring_bitmap_free(r);
+	return VK_OK;
+}
+
+uint32_t vk_bitmap_chunk_count(struct vk_bytes bytes)
+{
+	if (bytes.n < RUNS_HEAD) return 0;
+	uint32_t cookie = vk_get_u32le((const uint8_t *)bytes.p);
+	if (cookie == COOKIE_RUNS) return u16_at(bytes.p + 7) + 1;
+	return cookie == COOKIE_PLAIN && bytes.n >= PLAIN_HEAD ? u16_at(bytes.p + 10) + 1 : 0;
+}
+
+/* Calls fn for each stretch [from, to) of members of a checked chunk's bytes. */
+static void each_stretch(struct vk_bytes bytes, void (*fn)(void *arg, uint32_t from, uint32_t to), void *arg)
+{
+	const char *p = bytes.p, *end = p + bytes.n;
+	if (vk_get_u32le((const uint8_t *)p) == COOKIE_RUNS) {
+		for (p += RUNS_HEAD + 2; p < end; p += 4) fn(arg, u16_at(p), u16_at(p) + u16_at(p + 2) + 1);
+		return;
+	}
+	if (vk_bitmap_chunk_count(bytes) <= ARRAY_MAX) {
+		for (p += PLAIN_HEAD; p < end; p += 2) fn(arg, u16_at(p), u16_at(p) + 1);
+		return;
+	}
+	for (uint32_t w = 0; w < CHUNK_WORDS; w++) {
+		uint64_t word = vk_get_u64le((const uint8_t *)p + PLAIN_HEAD + 8 * (size_t)w);
+		for (; word; word &= word - 1) {
+			uint32_t at = w * 64 + (uint32_t)__builtin_ctzll(word);
+			fn(arg, at, at + 1);
+		}
+	}
+}
+
+struct fill {
+	uint32_t *dst, base;
+	size_t n;
+};
+
+static void fill_stretch(void *arg, uint32_t from, uint32_t to)
+{
+	struct fill *f = arg;
+	for (; from < to; from++) f->dst[f->n++] = f->base + from;
+}
+
+enum vk_status vk_bitmap_chunk_slots(uint16_t chunk, struct vk_bytes bytes, uint32_t *dst, size_t *n)
+{
+	struct fill f = {.dst = dst, .base = (uint32_t)chunk << 16};
+	*n = 0;
+	if (!check_chunk(chunk, bytes)) return VK_E_CORRUPT;
+	each_stretch(bytes, fill_stretch, &f);
+	*n = f.n;
+	return VK_OK;
+}
+
+struct tally {
+	const roaring_bitmap_t *r;
+	uint32_t base;
+	uint64_t n;
+};
+
+static void tally_stretch(void *arg, uint32_t from, uint32_t to)
+{
+	struct tally *t = arg;
+	if (to == from + 1)
+		t->n += roaring_bitmap_contains(t->r, t->base + from);
+	else
+		t->n += roaring_bitmap_range_cardinality(t->r, t->base + from, (uint64_t)t->base + to);
+}
+
+enum vk_status vk_bitmap_chunk_count_and(const struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes, uint64_t *n)
+{
+	struct tally t = {.r = b->r, .base = (uint32_t)chunk << 16};
+	*n = 0;
+	if (!check_chunk(chunk, bytes)) return VK_E_CORRUPT;
+	if (u16_at(bytes.p) == COOKIE_PLAIN && vk_bitmap_chunk_count(bytes) > ARRAY_MAX) {
+		uint64_t words[CHUNK_WORDS];
+		vk_bitmap_words(b, t.base, words, CHUNK_WORDS);
+		for (size_t i = 0; i < CHUNK_WORDS; i++)
+			t.n += (uint64_t)__builtin_popcountll(
+				words[i] & vk_get_u64le((const uint8_t *)bytes.p + PLAIN_HEAD + 8 * i));
+	} else {
+		each_stretch(bytes, tally_stretch, &t);
+	}
+	*n = t.n;
 	return VK_OK;
 }

@@ -44,5 +44,12 @@ bool vk_bitmap_bounds(const struct vk_bitmap *b, uint32_t *least, uint32_t *grea
 void vk_bitmap_encode_chunk(const struct vk_bitmap *b, uint16_t chunk, struct vk_buf *dst);
 /* Adds a chunk's members; VK_E_CORRUPT for bytes that do not check. */
 enum vk_status vk_bitmap_or_chunk(struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes);
+/* Straight from the bytes, without a bitmap. How many members, by the head alone (0: no chunk). */
+uint32_t vk_bitmap_chunk_count(struct vk_bytes bytes);
+/* The members, ascending, into dst[VK_BITMAP_CHUNK_SLOTS]. */
+#define VK_BITMAP_CHUNK_SLOTS 65536u
+enum vk_status vk_bitmap_chunk_slots(uint16_t chunk, struct vk_bytes bytes, uint32_t *dst, size_t *n);
+/* How many of the members are in b. */
+enum vk_status vk_bitmap_chunk_count_and(const struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes, uint64_t *n);
 
 #endif

@@ -101,6 +101,28 @@ static void assert_words(const struct vk_bitmap *b, const uint8_t *bit, uint32_t
 	free(words);
 }
 
+/* What is read straight from a chunk's bytes: count, members, members among every third slot. */
+static void assert_chunk_bytes(const struct twin *t, uint32_t chunk, struct vk_bytes bytes)
+{
+	static uint32_t slots[VK_BITMAP_CHUNK_SLOTS];
+	const uint8_t *bit = t->bit + ((size_t)(chunk - FIRST_CHUNK) << 16);
+	struct vk_bitmap *third = vk_bitmap_new();
+	size_t n, k = 0, both = 0;
+	uint64_t counted;
+	for (uint32_t i = 0; i < 65536; i += 3) vk_bitmap_add(third, chunk << 16 | i);
+	assert_int_equal(vk_bitmap_chunk_slots((uint16_t)chunk, bytes, slots, &n), VK_OK);
+	assert_int_equal(vk_bitmap_chunk_count(bytes), n);
+	for (uint32_t i = 0; i < 65536; i++) {
+		if (!bit[i]) continue;
+		assert_int_equal(slots[k++], chunk << 16 | i);
+		both += i % 3 == 0;
+	}
+	assert_int_equal(k, n);
+	assert_int_equal(vk_bitmap_chunk_count_and(third, (uint16_t)chunk, bytes, &counted), VK_OK);
+	assert_int_equal(counted, both);
+	vk_bitmap_free(third);
+}
+
 static void roundtrip_chunks(const struct twin *t)
 {
 	struct vk_bitmap *again = vk_bitmap_new();
@@ -115,6 +137,7 @@ static void roundtrip_chunks(const struct twin *t)
 		if (any) {
 			assert_int_equal(vk_bitmap_or_chunk(again, (uint16_t)(c), vk_buf_bytes(&buf)), VK_E_CORRUPT);
 			assert_int_equal(vk_bitmap_or_chunk(again, (uint16_t)(FIRST_CHUNK + c), vk_buf_bytes(&buf)), VK_OK);
+			assert_chunk_bytes(t, FIRST_CHUNK + c, vk_buf_bytes(&buf));
 		}
 		vk_buf_free(&buf);
 	}
