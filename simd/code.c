@@ -183,11 +183,12 @@ void vk_code_bounds(enum vk_metric m, const struct vk_code_query *cq, const stru
 		    const float *inv_norm, const int32_t *dot, size_t n, float *lower, float *upper)
 {
 	for (size_t i = 0; i < n; i++) {
+		struct vk_code_head h; /* heads may lie unaligned in a map, too */
 		struct bounds b;
-		if (m == VK_METRIC_L2) b = l2_bounds(cq, head + i, dot[i]);
-		else b = dot_bounds(cq, head + i, dot[i]);
+		memcpy(&h, (const char *)head + i * sizeof h, sizeof h);
+		b = m == VK_METRIC_L2 ? l2_bounds(cq, &h, dot[i]) : dot_bounds(cq, &h, dot[i]);
 		if (m == VK_METRIC_COSINE && b.upper < INFINITY) {
-			double times = inv_norm[i];
+			double times = load(inv_norm, i);
 			b = (struct bounds){b.lower * times, b.upper * times};
 		}
 		outward(b, lower + i, upper + i);

@@ -12,7 +12,12 @@ const struct vk_kernels *vk_kernels(enum vk_cpu_level level)
 {
 	enum vk_cpu_level best = vk_cpu_best(); /* levels ascend; NEON and AVX never meet on one machine */
 	if (level > best) level = best;
-	(void)level;
+#if defined(__x86_64__)
+	if (level == VK_CPU_AVX512) return &vk_kernels_avx512;
+	if (level == VK_CPU_AVX2) return &vk_kernels_avx2;
+#elif defined(__aarch64__)
+	if (level == VK_CPU_NEON) return &vk_kernels_neon;
+#endif
 	return &vk_kernels_scalar;
 }
 

@@ -7,7 +7,7 @@
  * fma(d, d, acc); L1: acc + |q - x|), lanes without a component keep +0. Then one fold: lane l +=
  * lane l+16 for l < 16, then +8, +4, +2, +1. f16 rows are widened exactly to f32 first and follow
  * the same rule. u8, i8 and bits are summed as integers (64 bits), then converted once to f32:
- * any order gives the same bits.
+ * any order gives the same bits. A NaN (infinities that cancel) is always the one quiet NaN.
  *
  * Shapes: rows are `stride` bytes apart and may be unaligned (rows in the map of a write
  * transaction are); dims counts components, 1 to VK_DIMS_MAX; for bits it counts bits, and bits

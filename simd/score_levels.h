@@ -68,7 +68,7 @@ static inline void vk_score_group_at(struct vk_score_group *g, const void *const
 static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 {
 #if defined(__x86_64__)
-	__asm__ volatile("prefetcht0 (%0)" : : "r"(p));
+	__asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
 #elif defined(__aarch64__)
 	__asm__ volatile("prfm pldl1keep, [%0]" : : "r"(p));
 #else
@@ -106,6 +106,41 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 			group(q, &g, dims, left < VK_SCORE_GROUP ? some : raw + i);                     \
 			if (left < VK_SCORE_GROUP) memcpy(raw + i, some, left * sizeof *raw);           \
 		}                                                                                       \
+	}
+
+/* The loop of code_dot over a group kernel. */
+#define VK_CODE_ROWS(group, q, codes, stride, n, dims, out)                                             \
+	do {                                                                                            \
+		size_t hop = vk_score_hop(stride);                                                      \
+		struct vk_score_group g;                                                                \
+		int32_t some[VK_SCORE_GROUP];                                                           \
+		for (size_t i = 0; i < (n); i += VK_SCORE_GROUP) {                                      \
+			size_t left = (n) - i;                                                          \
+			vk_score_group_of(&g, codes, stride, n, i, hop);                                \
+			group(q, &g, dims, left < VK_SCORE_GROUP ? some : (out) + i);                   \
+			if (left < VK_SCORE_GROUP) memcpy((out) + i, some, left * sizeof *(out));       \
+		}                                                                                       \
+	} while (0)
+
+/* A level's table: every level names its kernels alike. */
+#define VK_KERNELS_TABLE(which)                                                                         \
+	{                                                                                               \
+		.level = which,                                                                         \
+		.score = {                                                                              \
+			[KIND_DOT] = {dot_f32, dot_f16, dot_u8, dot_i8, NULL},                          \
+			[KIND_L2] = {l2_f32, l2_f16, l2_u8, l2_i8, NULL},                               \
+			[KIND_L1] = {l1_f32, l1_f16, l1_u8, l1_i8, NULL},                               \
+			[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming},                             \
+		},                                                                                      \
+		.score_at = {                                                                           \
+			[KIND_DOT] = {dot_f32_at, dot_f16_at, dot_u8_at, dot_i8_at, NULL},              \
+			[KIND_L2] = {l2_f32_at, l2_f16_at, l2_u8_at, l2_i8_at, NULL},                   \
+			[KIND_L1] = {l1_f32_at, l1_f16_at, l1_u8_at, l1_i8_at, NULL},                   \
+			[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming_at},                          \
+		},                                                                                      \
+		.code_dot = code_dot, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,               \
+		.f32_to_u8 = f32_to_u8, .f32_to_bits = f32_to_bits, .f32_min_max = f32_min_max,         \
+		.at_least = at_least,                                                                   \
 	}
 
 #endif

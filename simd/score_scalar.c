@@ -230,25 +230,4 @@ static size_t at_least(const float *rank, size_t n, float floor, uint32_t *idx)
 	return kept;
 }
 
-const struct vk_kernels vk_kernels_scalar = {
-	.level = VK_CPU_SCALAR,
-	.score = {
-		[KIND_DOT] = {dot_f32, dot_f16, dot_u8, dot_i8, NULL},
-		[KIND_L2] = {l2_f32, l2_f16, l2_u8, l2_i8, NULL},
-		[KIND_L1] = {l1_f32, l1_f16, l1_u8, l1_i8, NULL},
-		[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming},
-	},
-	.score_at = {
-		[KIND_DOT] = {dot_f32_at, dot_f16_at, dot_u8_at, dot_i8_at, NULL},
-		[KIND_L2] = {l2_f32_at, l2_f16_at, l2_u8_at, l2_i8_at, NULL},
-		[KIND_L1] = {l1_f32_at, l1_f16_at, l1_u8_at, l1_i8_at, NULL},
-		[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming_at},
-	},
-	.code_dot = code_dot,
-	.f32_to_f16 = f32_to_f16,
-	.f16_to_f32 = f16_to_f32,
-	.f32_to_u8 = f32_to_u8,
-	.f32_to_bits = f32_to_bits,
-	.f32_min_max = f32_min_max,
-	.at_least = at_least,
-};
+const struct vk_kernels vk_kernels_scalar = VK_KERNELS_TABLE(VK_CPU_SCALAR);
