@@ -44,5 +44,12 @@ void vk_flow_optimizations(void *app, struct vk_req *req);
 void vk_flow_telemetry(void *app, struct vk_req *req);
 void vk_flow_issues(void *app, struct vk_req *req);
 void vk_flow_not_distributed(void *app, struct vk_req *req);
+/* flow_documents.c */
+void vk_flow_document_put(void *app, struct vk_req *req);
+void vk_flow_document_get(void *app, struct vk_req *req);
+void vk_flow_document_delete(void *app, struct vk_req *req);
+/* flow_v1_collections.c: what veckeep knows of a collection that Qdrant has no word for */
+void vk_flow_v1_collection(void *app, struct vk_req *req);
+void vk_flow_v1_spaces(void *app, struct vk_req *req);
 
 #endif

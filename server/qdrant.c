@@ -140,7 +140,9 @@ static void leave(struct vk_app *app, struct vk_parted *p, struct vk_collection 
 static void let_go(struct vk_qd *q)
 {
 	vk_json_free(q->doc);
-	q->doc = NULL;
+	vk_json_free(q->made[0]);
+	vk_json_free(q->made[1]);
+	q->doc = q->made[0] = q->made[1] = NULL;
 	if (q->conf) vk_colconf_unref(q->conf);
 	q->conf = NULL;
 	if (q->c && q->parted) leave(q->app, q->parted, q->c);

@@ -35,6 +35,7 @@ struct vk_qd {
 	struct vk_req *req;
 	struct vk_json *doc;         /* the body; NULL: none */
 	const vk_jv *body;           /* NULL: none */
+	struct vk_json *made[2];     /* documents that a flow made and parsed itself; freed with doc */
 	struct vk_collection *c;     /* a reference, or NULL for routes without a collection */
 	struct vk_bytes name;        /* as the URL has it */
 	struct vk_colconf *conf;     /* a reference */
