@@ -4,7 +4,12 @@
  *
  * Meaning follows Qdrant 1.19: prefetches are run first, each with its own filter (the outer filter is joined to every leaf's);
  * a nearest query over prefetches re-scores only what they found; fusion merges their orders; offset and limit
- * count at each level on its own result; score_threshold cuts each level's scores.
+ * count at each level on its own result; score_threshold cuts each level's scores (strictly for vectors: a score that equals
+ * it is out; fusion keeps it). A point that any part of a tree names by id (not_id) is in no answer of that tree. A point
+ * whose order_by field has several values comes once a value. Equal scores and values go by id.
+ *
+ * Ownership: queries, filters and vectors are the caller's and live until the call ends; results are the arena's. Threads: the
+ * view's, exact search takes the pool's help.
  */
 #ifndef VK_INDEX_QUERY_H
 #define VK_INDEX_QUERY_H
@@ -17,7 +22,7 @@
 #define VK_QUERY_DEPTH_MAX 8
 
 enum vk_query_kind {
-	VK_QUERY_SCROLL,  /* no query: points in id order, score 0 */
+	VK_QUERY_SCROLL,  /* no query: points in id order; scores are 1, as of ORDER_BY and SAMPLE */
 	VK_QUERY_NEAREST,
 	VK_QUERY_ORDER_BY,
 	VK_QUERY_SAMPLE,  /* random */
@@ -37,6 +42,7 @@ struct vk_query {
 	const struct vk_vector_conf *using;  /* NEAREST */
 	const float *vector;                 /* NEAREST: dims of `using` */
 	struct vk_bytes not_id;              /* NEAREST by id: the point itself is left out; n == 0: nobody */
+	struct vk_bytes from;                /* SCROLL: the least id, n == 0: from the first */
 	struct vk_order_by order;
 	uint32_t rrf_k;                      /* RRF: 0 means Qdrant's 2 */
 	const float *rrf_weight;             /* NULL, or one a prefetch */
@@ -47,6 +53,7 @@ struct vk_query {
 	float threshold;                     /* in the API's scores */
 	bool exact;                          /* params.exact */
 	bool quant_ignore, quant_rescore_off;
+	bool quant;                          /* params.quantization was given: sign bits may answer, where they are kept */
 	float oversampling;                  /* 0: none said */
 	struct vk_query *prefetch;
 	size_t prefetch_n;
