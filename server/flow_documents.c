@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "server/flows_qdrant.h"
 #include "server/qdrant.h"
+#include "server/qdrant_config.h"
 
 #define CHUNKS_MAX 8192
 #define DOC_ID_MAX 480
@@ -239,48 +240,21 @@ static enum vk_status read_body(struct vk_qd *q, struct doc *d, struct vk_error 
 
 /* --- an index on document_id, once --- */
 
-static enum vk_status add_index(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
+static enum vk_status make_index(struct vk_qd *q, struct vk_error *err)
 {
-	struct vk_jw w;
 	struct vk_arena a;
-	bool had = vk_colconf_field(now, VK_LIT("document_id"));
-	(void)arg, (void)err;
-	vk_arena_init(&a, (size_t)1 << 20);
-	vk_jw_init(&w, json);
-	vk_jw_object(&w);
-	for (const vk_jv *m = vk_jv_first(now->root); m; m = vk_jv_next(m)) {
-		struct vk_bytes k = vk_jv_key(m);
-		const char *key = vk_arena_strndup(&a, k.p ? k.p : "", k.n);
-		bool own = vk_bytes_is(k, "veckeep"), indexes = vk_bytes_is(k, "indexes");
-		vk_jw_key(&w, key ? key : "");
-		if (had || (!own && !indexes)) {
-			vk_jw_value(&w, m);
-			continue;
-		}
-		vk_jw_object(&w);
-		for (const vk_jv *o = vk_jv_first(m); o; o = vk_jv_next(o)) {
-			struct vk_bytes ok = vk_jv_key(o);
-			if (own && vk_bytes_is(ok, "next_field")) continue;
-			key = vk_arena_strndup(&a, ok.p ? ok.p : "", ok.n);
-			vk_jw_key(&w, key ? key : "");
-			vk_jw_value(&w, o);
-		}
-		if (own) {
-			vk_jw_ki(&w, "next_field", now->next_field + 1);
-		} else {
-			vk_jw_key(&w, "document_id");
-			vk_jw_object(&w);
-			vk_jw_ki(&w, "field", now->next_field);
-			vk_jw_kv(&w, "type", "keyword");
-			vk_jw_kv(&w, "params", NULL);
-			vk_jw_kv(&w, "state", "building");
-			vk_jw_object_end(&w);
-		}
-		vk_jw_object_end(&w);
+	struct vk_json *schema = NULL;
+	vk_arena_init(&a, 65536);
+	enum vk_status st = vk_json_parse(&a, VK_LIT("{\"schema\": \"keyword\"}"), NULL, &schema, err);
+	if (!st) {
+		struct vk_qd_edit edit = {.app = q->app, .registry = vk_app_registry(q->app), .kind = VK_QD_INDEX_ADD,
+					  .body = vk_jv_get(vk_json_root(schema), "schema"), .name = VK_LIT("document_id")};
+		st = vk_collection_configure(q->c, vk_qd_config_edit, &edit, true, err);
+		vk_registry_unref(edit.registry);
 	}
-	vk_jw_object_end(&w);
+	vk_json_free(schema);
 	vk_arena_free(&a);
-	return VK_OK;
+	return st;
 }
 
 /* --- the write --- */
@@ -316,7 +290,7 @@ static void put_work(struct vk_qd *q)
 	struct vk_error err = {0};
 	enum vk_status st = make_filter(q, d, d->n == 0, &gone, &err);
 	if (!st && !vk_colconf_field(q->conf, VK_LIT("document_id")) && q->conf->fields_n < VK_FIELDS_MAX)
-		st = vk_collection_configure(q->c, add_index, NULL, true, &err);
+		st = make_index(q, &err);
 	if (st) {
 		vk_qd_fail(q, &err);
 		return;

@@ -209,6 +209,11 @@ void vk_qd_reply(struct vk_qd *q, struct vk_jw *w)
 	end(q);
 }
 
+void vk_qd_end(struct vk_qd *q)
+{
+	end(q);
+}
+
 void vk_qd_reply_bool(struct vk_qd *q, bool result)
 {
 	struct vk_jw w;

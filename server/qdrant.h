@@ -73,6 +73,8 @@ void vk_qd_run(struct vk_qd *q, void (*work)(struct vk_qd *q));
 /* The reply: begin gives a writer that stands behind "result":; the flow writes one value; then vk_qd_reply. */
 void vk_qd_begin(struct vk_qd *q, struct vk_jw *w);
 void vk_qd_reply(struct vk_qd *q, struct vk_jw *w);
+/* The flow has filled the reply itself, without the envelope. */
+void vk_qd_end(struct vk_qd *q);
 void vk_qd_reply_bool(struct vk_qd *q, bool result);
 /* {"operation_id": n, "status": "acknowledged" | "completed"} */
 void vk_qd_reply_update(struct vk_qd *q, uint64_t operation_id);
