@@ -1,0 +1,37 @@
+/* Private to server/qdrant_config*.c: the tables of what a config may say, and checks that the writer needs again. */
+#ifndef VK_SERVER_QDRANT_CONFIG_INTERNAL_H
+#define VK_SERVER_QDRANT_CONFIG_INTERNAL_H
+
+#include "server/qdrant_config.h"
+
+enum vk_qdc_type {
+	VK_QDC_UINT, VK_QDC_FLOAT, VK_QDC_BOOL, VK_QDC_WORD, VK_QDC_OBJECT,
+	VK_QDC_THREADS /* a whole number, or "auto" */
+};
+
+struct vk_qdc_member { /* a table ends with a row without a name */
+	const char *name;
+	enum vk_qdc_type type;
+	double min, max;   /* max 0: none */
+	const char *words; /* WORD: space-separated */
+	const char *dflt;  /* JSON text when it was never said; NULL: not shown */
+};
+extern const struct vk_qdc_member vk_qdc_hnsw[], vk_qdc_hnsw_own[], vk_qdc_optimizer[], vk_qdc_wal[], vk_qdc_params[], vk_qdc_strict[];
+extern const struct vk_qdc_member *const vk_qdc_index[VK_FIELD_TYPES]; /* params of payload indexes */
+
+#define VK_QDC_QUANTS 4
+struct vk_qdc_quant {
+	const char *name;
+	const struct vk_qdc_member *members;
+	const char *required;
+};
+extern const struct vk_qdc_quant vk_qdc_quants[VK_QDC_QUANTS];
+
+enum vk_status vk_qdc_check_create(const struct vk_app *app, const vk_jv *body, struct vk_error *err);
+/* `vectors` that is one vector's own parameters. */
+bool vk_qdc_is_single(const vk_jv *vectors);
+/* ttl.after: seconds, or a duration. */
+enum vk_status vk_qdc_read_after(const vk_jv *v, int64_t *ms, struct vk_error *err);
+int vk_qdc_index_type(const vk_jv *schema); /* enum vk_field_type, or -1 */
+
+#endif

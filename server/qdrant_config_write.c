@@ -1,0 +1,548 @@
+/*
+ * A config's JSON, written anew from what was there and what a client says: one writer for creating and for every edit, so that no
+ * edit can lose a member. What this file does not know (another room's) is copied.
+ */
+#include <stdio.h>
+
+#include "base/utf8.h"
+#include "server/qdrant.h"
+#include "server/qdrant_config_internal.h"
+
+#define TOP_KNOWN \
+	"vectors params hnsw_config optimizer_config wal_config quantization_config strict_mode_config metadata indexes veckeep"
+#define OURS_KNOWN "text_from provenance ttl next_set next_field pool"
+
+struct writer {
+	const struct vk_qd_edit *e;     /* NULL: create */
+	const struct vk_colconf *now;   /* NULL: create */
+	const vk_jv *old;               /* now's root */
+	const vk_jv *body;              /* CreateCollection or UpdateCollection; NULL: another edit */
+	const vk_jv *ours;              /* body's metadata.veckeep */
+	struct vk_registry *registry;
+	uint32_t next_set;
+	uint16_t next_field;
+	struct vk_jw *w;
+	struct vk_error *err;
+};
+
+static bool absent(const vk_jv *v)
+{
+	return vk_jv_type(v) == VK_J_NULL;
+}
+
+static bool in_list(struct vk_bytes key, const char *names)
+{
+	while (*names) {
+		size_t n = strcspn(names, " ");
+		if (vk_bytes_eq(key, (struct vk_bytes){names, n})) return true;
+		names += n + (names[n] == ' ');
+	}
+	return false;
+}
+
+static bool is_edit(const struct writer *x, enum vk_qd_edit_kind kind)
+{
+	return x->e && x->e->kind == kind;
+}
+
+/* --- pieces --- */
+
+/* Keys are NUL-terminated in a parsed document. */
+static void put_member(struct vk_jw *w, const vk_jv *m)
+{
+	vk_jw_key(w, vk_jv_key(m).p);
+	vk_jw_value(w, m);
+}
+
+/* The new word, else the old one, else the default. */
+static void put_merged(struct vk_jw *w, const struct vk_qdc_member *table, const vk_jv *old, const vk_jv *new)
+{
+	vk_jw_object(w);
+	for (; table->name; table++) {
+		const vk_jv *v = vk_jv_get(new, table->name);
+		if (absent(v)) v = vk_jv_get(old, table->name);
+		if (absent(v) && !table->dflt) continue;
+		vk_jw_key(w, table->name);
+		if (absent(v)) vk_jw_raw(w, vk_bytes_of(table->dflt));
+		else vk_jw_value(w, v);
+	}
+	vk_jw_object_end(w);
+}
+
+static void put_quant(struct vk_jw *w, const vk_jv *q)
+{
+	for (size_t i = 0; i < VK_QDC_QUANTS; i++) {
+		const vk_jv *one = vk_jv_get(q, vk_qdc_quants[i].name);
+		if (absent(one)) continue;
+		vk_jw_object(w);
+		vk_jw_key(w, vk_qdc_quants[i].name);
+		put_merged(w, vk_qdc_quants[i].members, NULL, one);
+		vk_jw_object_end(w);
+		return;
+	}
+	vk_jw_null(w);
+}
+
+/* What a quantization is after a diff: "Disabled" takes it away, another one replaces it. */
+static const vk_jv *quant_of(const vk_jv *old, const vk_jv *new)
+{
+	if (vk_jv_type(new) == VK_J_STRING) return NULL;
+	return absent(new) ? old : new;
+}
+
+/* --- vectors --- */
+
+static const char *shown_name(struct vk_bytes name)
+{
+	return name.n ? name.p : "default";
+}
+
+/* The id that the client wants this vector bound to; NULL: nothing said. */
+static const vk_jv *wanted_space(const struct writer *x, struct vk_bytes name)
+{
+	const vk_jv *spaces = vk_jv_get(x->ours, "spaces"), *v = vk_jv_get(spaces, name.n ? name.p : "");
+	return v || name.n ? v : vk_jv_get(spaces, "default");
+}
+
+static enum vk_status find_space(const struct writer *x, struct vk_bytes name, struct vk_bytes id, uint64_t dims,
+				 const struct vk_space **out)
+{
+	const struct vk_space *s = vk_registry_space(x->registry, id);
+	int n = (int)vk_utf8_valid(id.p, id.n < 128 ? id.n : 128);
+	if (!s)
+		return vk_qd_wrong(x->err, "vector `%s` cannot be bound to space `%.*s`: no such space is configured here (GET /v1/spaces)",
+				   shown_name(name), n, id.p);
+	if (s->dims != dims && !vk_space_gives_dims(s, dims))
+		return vk_qd_wrong(x->err, "Vector dimension error: vector `%s` has %llu dimensions, space `%s` gives %u", shown_name(name),
+				   (unsigned long long)dims, s->id, s->dims);
+	*out = s;
+	return VK_OK;
+}
+
+/* {"set", "space", "space_id", "raw"} and what else was there. was NULL: a new vector. */
+static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t dims, const struct vk_vector_conf *was)
+{
+	const vk_jv *old = was ? vk_jv_get(was->json, "veckeep") : NULL;
+	const struct vk_space *s = NULL;
+	const char *space = was ? was->space : NULL;
+	struct vk_bytes id;
+	if (vk_jv_str(wanted_space(x, name), &id) && id.n) {
+		enum vk_status st = find_space(x, name, id, dims, &s);
+		if (st) return st;
+		if (space && strcmp(space, s->id) != 0)
+			return vk_fail(x->err, VK_E_CONFLICT,
+				       "Conflict: vector `%s` is bound to space %s and cannot be bound to %s: vectors of two spaces do not "
+				       "compare. Re-embed it into a new vector or collection.", shown_name(name), space, s->id);
+		space = s->id;
+	}
+	vk_jw_key(x->w, "veckeep");
+	vk_jw_object(x->w);
+	vk_jw_key(x->w, "set");
+	vk_jw_u64(x->w, was ? was->set.id : x->next_set++);
+	vk_jw_kv(x->w, "space", space);
+	vk_jw_key(x->w, "space_id");
+	vk_jw_u64(x->w, s ? s->num : was ? was->set.space : 0);
+	vk_jw_kb(x->w, "raw", was && was->raw);
+	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
+		if (!in_list(vk_jv_key(m), "set space space_id raw")) put_member(x->w, m);
+	vk_jw_object_end(x->w);
+	return VK_OK;
+}
+
+/* old NULL: new, from its own parameters; else old with a diff over it (NULL: none). */
+static enum vk_status put_vector(struct writer *x, struct vk_bytes name, const struct vk_vector_conf *old, const vk_jv *params)
+{
+	const vk_jv *was = old ? old->json : NULL, *first = was ? was : params;
+	static const char *const fixed[] = {"size", "distance", "datatype"};
+	static const char *const changing[] = {"on_disk", "memory"};
+	uint64_t dims = 0;
+	vk_jv_u64(vk_jv_get(first, "size"), &dims);
+	vk_jw_key(x->w, name.n ? name.p : "");
+	vk_jw_object(x->w);
+	for (size_t i = 0; i < 3; i++)
+		if (!absent(vk_jv_get(first, fixed[i]))) put_member(x->w, vk_jv_get(first, fixed[i]));
+	for (size_t i = 0; i < 2; i++) {
+		const vk_jv *v = vk_jv_get(params, changing[i]);
+		if (absent(v)) v = vk_jv_get(was, changing[i]);
+		if (!absent(v)) put_member(x->w, v);
+	}
+	const vk_jv *graph = vk_jv_get(params, "hnsw_config"), *graph_was = vk_jv_get(was, "hnsw_config");
+	if (!absent(graph) || !absent(graph_was)) {
+		vk_jw_key(x->w, "hnsw_config");
+		put_merged(x->w, vk_qdc_hnsw_own, graph_was, graph);
+	}
+	const vk_jv *quant = quant_of(vk_jv_get(was, "quantization_config"), vk_jv_get(params, "quantization_config"));
+	if (!absent(quant)) {
+		vk_jw_key(x->w, "quantization_config");
+		put_quant(x->w, quant);
+	}
+	enum vk_status st = put_own(x, name, dims, old);
+	vk_jw_object_end(x->w);
+	return st;
+}
+
+/* Every name in `spaces` must be a vector, and every vector of a diff, too. */
+static enum vk_status check_names(struct writer *x, const vk_jv *vectors)
+{
+	const vk_jv *diff = is_edit(x, VK_QD_UPDATE) ? vk_jv_get(x->body, "vectors") : NULL;
+	for (const vk_jv *v = vk_jv_first(diff); v; v = vk_jv_next(v))
+		if (!vk_colconf_vector(x->now, vk_jv_key(v)))
+			return vk_qd_wrong(x->err, "Not existing vector name error: %s", vk_jv_key(v).p);
+	for (const vk_jv *v = vk_jv_first(vk_jv_get(x->ours, "spaces")); v; v = vk_jv_next(v)) {
+		struct vk_bytes name = vk_jv_key(v);
+		bool unnamed = !name.n || vk_bytes_is(name, "default"), there;
+		if (x->now) there = vk_colconf_vector(x->now, name) || (unnamed && vk_colconf_vector(x->now, VK_LIT("")));
+		else there = vk_qdc_is_single(vectors) ? unnamed : vk_jv_get(vectors, name.p) != NULL;
+		if (!there)
+			return vk_qd_wrong(x->err, "Not existing vector name error: %s (metadata.veckeep.spaces)", shown_name(name));
+	}
+	return VK_OK;
+}
+
+static enum vk_status put_vectors(struct writer *x)
+{
+	const vk_jv *new = vk_jv_get(x->body, "vectors");
+	enum vk_status st = check_names(x, new);
+	vk_jw_key(x->w, "vectors");
+	vk_jw_object(x->w);
+	for (size_t i = 0; x->now && i < x->now->vectors_n && !st; i++) {
+		const struct vk_vector_conf *v = &x->now->vectors[i];
+		struct vk_bytes name = vk_bytes_of(v->name);
+		if (is_edit(x, VK_QD_VECTOR_DROP) && vk_bytes_eq(name, x->e->name)) continue;
+		st = put_vector(x, name, v, vk_jv_get(new, v->name));
+	}
+	if (!x->now && vk_qdc_is_single(new)) st = st ? st : put_vector(x, VK_LIT(""), NULL, new);
+	else if (!x->now)
+		for (const vk_jv *v = vk_jv_first(new); v && !st; v = vk_jv_next(v)) st = put_vector(x, vk_jv_key(v), NULL, v);
+	if (is_edit(x, VK_QD_VECTOR_ADD) && !st) st = put_vector(x, x->e->name, NULL, x->e->body);
+	vk_jw_object_end(x->w);
+	return st;
+}
+
+/* --- the rest --- */
+
+static void put_params(struct writer *x)
+{
+	const vk_jv *old = vk_jv_get(x->old, "params");
+	const vk_jv *new = x->now ? vk_jv_get(x->body, "params") : x->body;
+	const vk_jv *sparse_was = vk_jv_get(old, "sparse_vectors"), *sparse = vk_jv_get(x->body, "sparse_vectors");
+	vk_jw_key(x->w, "params");
+	vk_jw_object(x->w);
+	for (const struct vk_qdc_member *m = vk_qdc_params; m->name; m++) {
+		const vk_jv *v = vk_jv_get(new, m->name);
+		if (absent(v)) v = vk_jv_get(old, m->name);
+		if (absent(v) && !m->dflt) continue;
+		vk_jw_key(x->w, m->name);
+		if (absent(v)) vk_jw_raw(x->w, vk_bytes_of(m->dflt));
+		else vk_jw_value(x->w, v);
+	}
+	if (vk_jv_len(sparse) || vk_jv_len(sparse_was)) {
+		vk_jw_key(x->w, "sparse_vectors");
+		vk_jw_object(x->w);
+		for (const vk_jv *v = vk_jv_first(sparse_was); v; v = vk_jv_next(v)) {
+			const vk_jv *diff = vk_jv_get(sparse, vk_jv_key(v).p);
+			vk_jw_key(x->w, vk_jv_key(v).p);
+			vk_jw_value(x->w, absent(diff) ? v : diff);
+		}
+		for (const vk_jv *v = x->now ? NULL : vk_jv_first(sparse); v; v = vk_jv_next(v)) put_member(x->w, v);
+		vk_jw_object_end(x->w);
+	}
+	vk_jw_object_end(x->w);
+}
+
+static void put_configs(struct writer *x)
+{
+	const struct {
+		const char *name, *in_body;
+		const struct vk_qdc_member *table;
+	} list[] = {{"hnsw_config", "hnsw_config", vk_qdc_hnsw},
+		    {"optimizer_config", "optimizers_config", vk_qdc_optimizer},
+		    {"wal_config", "wal_config", vk_qdc_wal}};
+	for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+		vk_jw_key(x->w, list[i].name);
+		put_merged(x->w, list[i].table, vk_jv_get(x->old, list[i].name), vk_jv_get(x->body, list[i].in_body));
+	}
+	vk_jw_key(x->w, "quantization_config");
+	put_quant(x->w, quant_of(vk_jv_get(x->old, "quantization_config"), vk_jv_get(x->body, "quantization_config")));
+	const vk_jv *strict_was = vk_jv_get(x->old, "strict_mode_config"), *strict = vk_jv_get(x->body, "strict_mode_config");
+	vk_jw_key(x->w, "strict_mode_config");
+	if (absent(strict) && absent(strict_was)) vk_jw_null(x->w);
+	else put_merged(x->w, vk_qdc_strict, strict_was, strict);
+}
+
+/* A null takes a key away, as in Qdrant; without any key left there is no metadata. */
+static void put_metadata(struct writer *x)
+{
+	const vk_jv *old = vk_jv_get(x->old, "metadata"), *new = vk_jv_get(x->body, "metadata");
+	vk_jw_key(x->w, "metadata");
+	if (absent(old) && absent(new)) {
+		vk_jw_null(x->w);
+		return;
+	}
+	vk_jw_object(x->w);
+	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
+		if (!vk_jv_get(new, vk_jv_key(m).p)) put_member(x->w, m);
+	for (const vk_jv *m = vk_jv_first(new); m; m = vk_jv_next(m))
+		if (!absent(m) || !x->now) put_member(x->w, m);
+	vk_jw_object_end(x->w);
+}
+
+/* Do both say the same, as text? */
+static bool same_json(const vk_jv *a, const vk_jv *b)
+{
+	struct vk_buf x, y;
+	struct vk_jw w;
+	vk_buf_init(&x, (size_t)1 << 20);
+	vk_buf_init(&y, (size_t)1 << 20);
+	vk_jw_init(&w, &x);
+	vk_jw_value(&w, a);
+	vk_jw_init(&w, &y);
+	vk_jw_value(&w, b);
+	bool same = !x.failed && !y.failed && vk_bytes_eq(vk_buf_bytes(&x), vk_buf_bytes(&y));
+	vk_buf_free(&x);
+	vk_buf_free(&y);
+	return same;
+}
+
+static void put_new_index(struct writer *x)
+{
+	vk_jw_key(x->w, x->e->name.p);
+	vk_jw_object(x->w);
+	vk_jw_ki(x->w, "field", x->next_field++);
+	vk_jw_kv(x->w, "type", vk_field_type_names[vk_qdc_index_type(x->e->body)]);
+	vk_jw_key(x->w, "params");
+	if (vk_jv_type(x->e->body) == VK_J_OBJECT) vk_jw_value(x->w, x->e->body);
+	else vk_jw_null(x->w);
+	vk_jw_kv(x->w, "state", "building");
+	vk_jw_object_end(x->w);
+}
+
+/* An index asked for again stays; asked for otherwise, it is built anew under another number. */
+static void put_indexes(struct writer *x)
+{
+	const vk_jv *old = vk_jv_get(x->old, "indexes");
+	bool add = is_edit(x, VK_QD_INDEX_ADD);
+	vk_jw_key(x->w, "indexes");
+	vk_jw_object(x->w);
+	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m)) {
+		bool named = x->e && vk_bytes_eq(vk_jv_key(m), x->e->name);
+		if (named && is_edit(x, VK_QD_INDEX_DROP)) continue;
+		if (named && add) {
+			struct vk_bytes type = {0};
+			vk_jv_str(vk_jv_get(m, "type"), &type);
+			const vk_jv *params = vk_jv_type(x->e->body) == VK_J_OBJECT ? x->e->body : NULL;
+			if (!vk_bytes_is(type, vk_field_type_names[vk_qdc_index_type(x->e->body)]) ||
+			    !same_json(params, vk_jv_get(m, "params")))
+				continue;
+			add = false;
+		}
+		put_member(x->w, m);
+	}
+	if (add) put_new_index(x);
+	vk_jw_object_end(x->w);
+}
+
+/* What the client says of ours now, an explicit null too; else what was. */
+static const vk_jv *ours_or_old(const struct writer *x, const char *key)
+{
+	const vk_jv *said = vk_jv_get(x->ours, key);
+	return said ? said : vk_jv_get(vk_jv_get(x->old, "veckeep"), key);
+}
+
+static enum vk_status put_ttl(struct writer *x)
+{
+	const vk_jv *said = vk_jv_get(x->ours, "ttl"), *ttl = ours_or_old(x, "ttl");
+	int64_t ms = 0;
+	vk_jw_key(x->w, "ttl");
+	if (absent(ttl) || !said) {
+		if (absent(ttl)) vk_jw_null(x->w);
+		else vk_jw_value(x->w, ttl);
+		return VK_OK;
+	}
+	enum vk_status st = vk_qdc_read_after(vk_jv_get(ttl, "after"), &ms, x->err);
+	vk_jw_object(x->w);
+	put_member(x->w, vk_jv_get(ttl, "field"));
+	vk_jw_ki(x->w, "after_ms", ms);
+	vk_jw_object_end(x->w);
+	return st;
+}
+
+static enum vk_status put_ours(struct writer *x)
+{
+	const vk_jv *old = vk_jv_get(x->old, "veckeep");
+	const vk_jv *from = ours_or_old(x, "text_from"), *mode = ours_or_old(x, "provenance"), *pool = vk_jv_get(old, "pool");
+	vk_jw_key(x->w, "veckeep");
+	vk_jw_object(x->w);
+	vk_jw_key(x->w, "text_from");
+	if (absent(from)) vk_jw_null(x->w);
+	else vk_jw_value(x->w, from);
+	vk_jw_key(x->w, "provenance");
+	if (absent(mode)) vk_jw_cstr(x->w, "warn");
+	else vk_jw_value(x->w, mode);
+	enum vk_status st = put_ttl(x);
+	vk_jw_ki(x->w, "next_set", x->next_set);
+	vk_jw_ki(x->w, "next_field", x->next_field);
+	vk_jw_key(x->w, "pool");
+	if (absent(pool)) vk_jw_cstr(x->w, "default");
+	else vk_jw_value(x->w, pool);
+	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
+		if (!in_list(vk_jv_key(m), OURS_KNOWN)) put_member(x->w, m);
+	vk_jw_object_end(x->w);
+	return st;
+}
+
+static enum vk_status write_config(struct writer *x, struct vk_buf *json)
+{
+	struct vk_jw w;
+	vk_jw_init(&w, json);
+	x->w = &w;
+	vk_jw_object(&w);
+	enum vk_status st = put_vectors(x);
+	if (st) return st;
+	put_params(x);
+	put_configs(x);
+	put_metadata(x);
+	put_indexes(x);
+	st = put_ours(x);
+	if (st) return st;
+	for (const vk_jv *m = vk_jv_first(x->old); m; m = vk_jv_next(m))
+		if (!in_list(vk_jv_key(m), TOP_KNOWN)) put_member(&w, m);
+	vk_jw_object_end(&w);
+	return json->failed ? vk_fail(x->err, VK_E_TOO_LARGE, "the collection's config would be too long") : VK_OK;
+}
+
+enum vk_status vk_qd_config_create(struct vk_app *app, const vk_jv *body, struct vk_buf *json, struct vk_error *err)
+{
+	enum vk_status st = vk_qdc_check_create(app, body, err);
+	if (st) return st;
+	struct writer x = {.body = body, .ours = vk_jv_get(vk_jv_get(body, "metadata"), "veckeep"), .registry = vk_app_registry(app),
+			   .next_set = 1, .next_field = 1, .err = err};
+	st = write_config(&x, json);
+	vk_registry_unref(x.registry);
+	return st;
+}
+
+/* What only the config of this moment can refuse. */
+static enum vk_status check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err)
+{
+	switch (e->kind) {
+	case VK_QD_VECTOR_ADD:
+		if (vk_colconf_vector(now, e->name))
+			return vk_fail(err, VK_E_EXISTS, "Wrong input: Vector `%s` already exists!", shown_name(e->name));
+		if (now->vectors_n >= VK_VECTORS_MAX)
+			return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
+		return VK_OK;
+	case VK_QD_VECTOR_DROP:
+		if (!vk_colconf_vector(now, e->name))
+			return vk_qd_wrong(err, "Not existing vector name error: %s", e->name.n ? e->name.p : "");
+		return VK_OK;
+	case VK_QD_INDEX_ADD:
+		if (!vk_colconf_field(now, e->name) && now->fields_n >= VK_FIELDS_MAX)
+			return vk_qd_wrong(err, "a collection has at most %d payload indexes", VK_FIELDS_MAX);
+		if (now->next_field == UINT16_MAX) return vk_qd_wrong(err, "this collection has made all its payload indexes");
+		return VK_OK;
+	case VK_QD_INDEX_DROP:
+	case VK_QD_UPDATE: break;
+	}
+	return VK_OK;
+}
+
+enum vk_status vk_qd_config_edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
+{
+	struct vk_qd_edit *e = arg;
+	enum vk_status st = check_now(e, now, err);
+	if (st) return st;
+	const vk_jv *body = e->kind == VK_QD_UPDATE ? e->body : NULL;
+	struct writer x = {.e = e, .now = now, .old = now->root, .body = body, .registry = e->registry,
+			   .ours = vk_jv_get(vk_jv_get(body, "metadata"), "veckeep"), .next_set = now->next_set,
+			   .next_field = now->next_field, .err = err};
+	return write_config(&x, json);
+}
+
+/* --- showing --- */
+
+static void show_vector(struct vk_jw *w, const struct vk_vector_conf *v)
+{
+	vk_jw_object(w);
+	for (const vk_jv *m = vk_jv_first(v->json); m; m = vk_jv_next(m))
+		if (!vk_bytes_is(vk_jv_key(m), "veckeep") && !absent(m)) put_member(w, m);
+	vk_jw_object_end(w);
+}
+
+static void show_params(const struct vk_colconf *c, struct vk_jw *w)
+{
+	vk_jw_key(w, "params");
+	vk_jw_object(w);
+	vk_jw_key(w, "vectors");
+	if (c->single) {
+		show_vector(w, &c->vectors[0]);
+	} else {
+		vk_jw_object(w);
+		for (size_t i = 0; i < c->vectors_n; i++) {
+			vk_jw_key(w, c->vectors[i].name);
+			show_vector(w, &c->vectors[i]);
+		}
+		vk_jw_object_end(w);
+	}
+	for (const vk_jv *m = vk_jv_first(vk_jv_get(c->root, "params")); m; m = vk_jv_next(m)) put_member(w, m);
+	vk_jw_object_end(w);
+}
+
+/* In place of what the client once sent: what holds now, in the words that it can send again. */
+static void show_ours(const struct vk_colconf *c, struct vk_jw *w)
+{
+	static const char *const modes[] = {[VK_PROVENANCE_WARN] = "warn", [VK_PROVENANCE_REQUIRE] = "require", [VK_PROVENANCE_OFF] = "off"};
+	vk_jw_object(w);
+	vk_jw_key(w, "spaces");
+	vk_jw_object(w);
+	for (size_t i = 0; i < c->vectors_n; i++)
+		if (c->vectors[i].space) vk_jw_kv(w, c->vectors[i].name, c->vectors[i].space);
+	vk_jw_object_end(w);
+	vk_jw_kv(w, "text_from", c->text_from);
+	vk_jw_kv(w, "provenance", modes[c->provenance]);
+	vk_jw_key(w, "ttl");
+	if (c->ttl_field) {
+		vk_jw_object(w);
+		vk_jw_kv(w, "field", c->ttl_field);
+		vk_jw_kf(w, "after", (double)c->ttl_after_ms / 1000);
+		vk_jw_object_end(w);
+	} else {
+		vk_jw_null(w);
+	}
+	vk_jw_object_end(w);
+}
+
+static void show_metadata(const struct vk_colconf *c, struct vk_jw *w)
+{
+	const vk_jv *metadata = vk_jv_get(c->root, "metadata");
+	if (absent(metadata)) return;
+	vk_jw_key(w, "metadata");
+	vk_jw_object(w);
+	for (const vk_jv *m = vk_jv_first(metadata); m; m = vk_jv_next(m)) {
+		if (!vk_bytes_is(vk_jv_key(m), "veckeep")) {
+			put_member(w, m);
+			continue;
+		}
+		vk_jw_key(w, "veckeep");
+		show_ours(c, w);
+	}
+	vk_jw_object_end(w);
+}
+
+void vk_qd_config_show(const struct vk_colconf *c, struct vk_jw *w)
+{
+	static const char *const always[] = {"hnsw_config", "optimizer_config", "wal_config", "quantization_config"};
+	vk_jw_object(w);
+	show_params(c, w);
+	for (size_t i = 0; i < sizeof always / sizeof *always; i++) {
+		vk_jw_key(w, always[i]);
+		vk_jw_value(w, vk_jv_get(c->root, always[i]));
+	}
+	const vk_jv *strict = vk_jv_get(c->root, "strict_mode_config");
+	if (!absent(strict)) {
+		vk_jw_key(w, "strict_mode_config");
+		vk_jw_value(w, strict);
+	}
+	show_metadata(c, w);
+	vk_jw_object_end(w);
+}
