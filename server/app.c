@@ -11,7 +11,9 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "index/collections.h"
 #include "server/error.h"
+#include "server/qdrant.h"
 #include "simd/gemm.h"
 
 #define CACHE_BYTES_DEFAULT ((uint64_t)20 << 30)
@@ -119,6 +121,17 @@ static enum vk_status open_stores(struct vk_app *app, const struct vk_app_opts *
 	return vk_tenants_open(app->catalog, &app->tenants, err);
 }
 
+static enum vk_status open_collections(struct vk_app *app, struct vk_error *err)
+{
+	char dir[4200], snapshots[4200];
+	snprintf(dir, sizeof dir, "%s/collections", app->datadir.path);
+	snprintf(snapshots, sizeof snapshots, "%s/snapshots", app->datadir.path);
+	struct vk_collections_opts o = {.catalog = app->catalog, .dir = dir, .snapshots_dir = snapshots,
+					.open_max = app->config.collections_open,
+					.map_bytes = app->config.collections_map_bytes};
+	return vk_collections_open(&o, &app->collections, err);
+}
+
 /* A reader of this machine's network may only come in with a key, or with insecure written down. */
 static enum vk_status check_bind(struct vk_app *app, struct vk_error *err)
 {
@@ -200,6 +213,7 @@ enum vk_status vk_app_open(struct vk_app *app, const struct vk_app_opts *opts, s
 	vk_gemm_init(); /* before other threads read the environment */
 	enum vk_status st = open_config(app, opts, err);
 	if (!st) st = open_stores(app, opts, err);
+	if (!st) st = open_collections(app, err);
 	if (!st) st = open_embed(app, err);
 	if (!st) st = open_http(app, err);
 	if (st) {
@@ -224,6 +238,8 @@ void vk_app_close(struct vk_app *app)
 	if (app->engine) vk_engine_stop(app->engine);
 	if (app->upstream) vk_upstream_stop(app->upstream);
 	vk_pool_free(app->pool);
+	vk_qd_part(app);
+	if (app->collections) vk_collections_close(app->collections);
 	if (app->engine) vk_engine_flush_usage(app->engine, vk_wall_ms());
 	/* The writer's callbacks look at the engine: the cache closes first. */
 	if (app->cache) vk_cachedb_close(app->cache);

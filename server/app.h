@@ -48,7 +48,7 @@ struct vk_app {
 	pthread_mutex_t lock;         /* guards registry and config_error */
 	struct vk_registry *registry;
 	char config_error[VK_ERROR_TEXT_MAX]; /* why a changed config was refused; "" = fine */
-	_Atomic bool offline, ready;
+	_Atomic bool offline, ready, sweeping;
 	struct vk_app_opts opts;      /* goes before the config, also before a changed one */
 	_Atomic uint64_t seen[1 << 14]; /* provenance of derived rows that was written lately */
 };

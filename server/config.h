@@ -36,6 +36,9 @@ struct vk_config {
 	const char *const *hosts;
 	uint64_t cache_max_bytes;   /* 0: the default (20 GiB or a quarter of the free disk) */
 	uint64_t cache_map_bytes;
+	unsigned collections_open;  /* without a user, 0: 256 */
+	uint64_t collections_map_bytes;
+	bool sparse_drop;           /* take sparse vectors' declarations, leave the vectors themselves out */
 	bool offline, insecure;
 	int log_level;
 	bool access_log;

@@ -8,7 +8,7 @@
 #include "server/data.h"
 #include "server/flows.h"
 
-#define QDRANT_VERSION "1.15.0" /* clients compare it with their own */
+#define QDRANT_VERSION "1.19.0" /* of the API; clients compare it with their own */
 #define DISK_FREE_MIN ((uint64_t)256 << 20)
 
 void vk_flow_json(struct vk_req *req, struct vk_jw *w)
@@ -36,6 +36,7 @@ void vk_flow_root(void *app, struct vk_req *req)
 	vk_jw_object(&w);
 	vk_jw_kv(&w, "title", "veckeep");
 	vk_jw_kv(&w, "version", QDRANT_VERSION);
+	vk_jw_kv(&w, "commit", NULL);
 	vk_jw_kv(&w, "veckeep", VK_VERSION);
 	vk_jw_object_end(&w);
 }

@@ -214,7 +214,7 @@ static enum vk_status put_vectors(struct writer *x)
 	if (!x->now && vk_qdc_is_single(new)) st = st ? st : put_vector(x, VK_LIT(""), NULL, new);
 	else if (!x->now)
 		for (const vk_jv *v = vk_jv_first(new); v && !st; v = vk_jv_next(v)) st = put_vector(x, vk_jv_key(v), NULL, v);
-	if (is_edit(x, VK_QD_VECTOR_ADD) && !st) st = put_vector(x, x->e->name, NULL, x->e->body);
+	if (is_edit(x, VK_QD_VECTOR_ADD) && !st && !vk_colconf_vector(x->now, x->e->name)) st = put_vector(x, x->e->name, NULL, x->e->body);
 	vk_jw_object_end(x->w);
 	return st;
 }
@@ -422,25 +422,35 @@ enum vk_status vk_qd_config_create(struct vk_app *app, const vk_jv *body, struct
 	return st;
 }
 
+/* Adding what is there already is fine; what can be tuned later does not count. */
+static bool same_vector(const struct vk_vector_conf *v, const vk_jv *params)
+{
+	static const char *const what[] = {"size", "distance", "datatype"};
+	for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
+		const vk_jv *a = vk_jv_get(v->json, what[i]), *b = vk_jv_get(params, what[i]);
+		if (absent(a) != absent(b) || (!absent(a) && !same_json(a, b))) return false;
+	}
+	return true;
+}
+
 /* What only the config of this moment can refuse. */
 static enum vk_status check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err)
 {
+	const struct vk_vector_conf *v;
 	switch (e->kind) {
 	case VK_QD_VECTOR_ADD:
-		if (vk_colconf_vector(now, e->name))
-			return vk_fail(err, VK_E_EXISTS, "Wrong input: Vector `%s` already exists!", shown_name(e->name));
-		if (now->vectors_n >= VK_VECTORS_MAX)
+		v = vk_colconf_vector(now, e->name);
+		if (v && !same_vector(v, e->body))
+			return vk_qd_wrong(err, "Vector `%s` already exists with a different configuration", shown_name(e->name));
+		if (!v && now->vectors_n >= VK_VECTORS_MAX)
 			return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
-		return VK_OK;
-	case VK_QD_VECTOR_DROP:
-		if (!vk_colconf_vector(now, e->name))
-			return vk_qd_wrong(err, "Not existing vector name error: %s", e->name.n ? e->name.p : "");
 		return VK_OK;
 	case VK_QD_INDEX_ADD:
 		if (!vk_colconf_field(now, e->name) && now->fields_n >= VK_FIELDS_MAX)
 			return vk_qd_wrong(err, "a collection has at most %d payload indexes", VK_FIELDS_MAX);
 		if (now->next_field == UINT16_MAX) return vk_qd_wrong(err, "this collection has made all its payload indexes");
 		return VK_OK;
+	case VK_QD_VECTOR_DROP: /* what is not there is gone */
 	case VK_QD_INDEX_DROP:
 	case VK_QD_UPDATE: break;
 	}

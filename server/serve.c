@@ -22,8 +22,10 @@
 #include "server/app.h"
 #include "server/cli.h"
 #include "server/cmd.h"
+#include "server/qdrant.h"
 
 #define USAGE_FLUSH_MS 60000
+#define SWEEP_MS 3000
 
 static void print_banner(struct vk_app *app)
 {
@@ -79,6 +81,36 @@ static int block_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+struct sweep {
+	int64_t now_ms;
+	uint64_t swept;
+};
+
+static void sweep_one(void *arg, struct vk_bytes name, struct vk_collection *c)
+{
+	struct sweep *s = arg;
+	uint64_t n = 0;
+	(void)name;
+	if (!vk_collection_sweep(c, s->now_ms, &n)) s->swept += n;
+}
+
+/* Points past their time to live, of collections that are open: nobody sees them meanwhile. Not on the loop's thread, a big sweep
+ * takes a while; one at a time. */
+static void sweep_job(void *arg)
+{
+	struct vk_app *app = arg;
+	struct sweep s = {.now_ms = vk_wall_ms()};
+	vk_collections_each_open(app->collections, sweep_one, &s);
+	if (s.swept) vk_log(VK_LOG_DEBUG, "%llu points past their time to live were deleted", (unsigned long long)s.swept);
+	atomic_store(&app->sweeping, false);
+}
+
+static void sweep(struct vk_app *app)
+{
+	if (atomic_exchange(&app->sweeping, true)) return;
+	if (vk_pool_submit(app->pool, sweep_job, app)) atomic_store(&app->sweeping, false);
+}
+
 /* Has the config file been touched since the last look? */
 static bool config_touched(const struct vk_app *app, struct timespec *last, ino_t *inode)
 {
@@ -95,7 +127,7 @@ static void look_after(struct vk_app *app, int signals)
 {
 	struct timespec touched = {0};
 	ino_t inode = 0;
-	uint64_t flush_at_ms = vk_mono_ms() + USAGE_FLUSH_MS;
+	uint64_t flush_at_ms = vk_mono_ms() + USAGE_FLUSH_MS, sweep_at_ms = vk_mono_ms() + SWEEP_MS;
 	config_touched(app, &touched, &inode);
 	for (;;) {
 		struct pollfd p = {.fd = signals, .events = POLLIN};
@@ -108,6 +140,11 @@ static void look_after(struct vk_app *app, int signals)
 			reload = true;
 		}
 		if (config_touched(app, &touched, &inode) || reload) vk_app_reload(app);
+		vk_qd_part(app);
+		if (vk_mono_ms() >= sweep_at_ms) {
+			sweep(app);
+			sweep_at_ms = vk_mono_ms() + SWEEP_MS;
+		}
 		if (vk_mono_ms() >= flush_at_ms) {
 			vk_engine_flush_usage(app->engine, vk_wall_ms());
 			flush_at_ms = vk_mono_ms() + USAGE_FLUSH_MS;
