@@ -143,6 +143,7 @@ static inline struct bounds product(const struct vk_code_query *cq, const struct
 	double off = (double)cq->norm * h->err + (double)cq->err * h->xnorm +
 		     EST_REL * step * (fabs(a) + fabs(b));
 	off *= 1 + F64_REL;
+	if (!(off < INFINITY)) return (struct bounds){-INFINITY, INFINITY}; /* a norm beyond f32, or NaN */
 	return (struct bounds){est - off, est + off};
 }
 
