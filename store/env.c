@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -93,7 +94,8 @@ static enum vk_status claim(struct vk_env *env, struct vk_error *err)
 {
 	struct stat st;
 	enum vk_status result = VK_OK;
-	if (stat(env->path, &st) != 0)
+	env->hold_fd = open(env->path, O_PATH | O_CLOEXEC);
+	if (env->hold_fd < 0 || fstat(env->hold_fd, &st) != 0)
 		return vk_fail(err, errno == ENOENT ? VK_E_NOT_FOUND : VK_E_IO, "%s: %s", env->path,
 			       strerror(errno));
 	env->dev = st.st_dev;
@@ -190,6 +192,14 @@ static int open_all(struct vk_env *env)
 	return 0;
 }
 
+static void free_env(struct vk_env *env)
+{
+	if (env->hold_fd >= 0) close(env->hold_fd);
+	pthread_cond_destroy(&env->changed);
+	pthread_mutex_destroy(&env->lock);
+	free(env);
+}
+
 enum vk_status vk_env_open(const char *path, const struct vk_env_opts *opts, struct vk_env **out,
 			   struct vk_error *err)
 {
@@ -198,6 +208,7 @@ enum vk_status vk_env_open(const char *path, const struct vk_env_opts *opts, str
 	struct vk_env *env = calloc(1, sizeof *env);
 	if (!env) return vk_fail(err, VK_E_NOMEM, "no memory");
 	env->opts = *opts;
+	env->hold_fd = -1;
 	pthread_mutex_init(&env->lock, NULL);
 	pthread_cond_init(&env->changed, NULL);
 
@@ -222,9 +233,7 @@ enum vk_status vk_env_open(const char *path, const struct vk_env_opts *opts, str
 	}
 out:
 	if (st) {
-		pthread_cond_destroy(&env->changed);
-		pthread_mutex_destroy(&env->lock);
-		free(env);
+		free_env(env);
 		return st;
 	}
 	*out = env;
@@ -248,9 +257,7 @@ void vk_env_close(struct vk_env *env)
 	drop_idle(env);
 	if (env->mdb) mdb_env_close(env->mdb);
 	unclaim(env);
-	pthread_cond_destroy(&env->changed);
-	pthread_mutex_destroy(&env->lock);
-	free(env);
+	free_env(env);
 }
 
 static void leave(struct vk_env *env, struct vk_env_read *r)

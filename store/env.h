@@ -52,6 +52,7 @@ struct vk_env {
 	char path[4096];
 	void *owner;	   /* whoever opened it; not used here */
 	uint64_t dev, ino; /* who else has it open in this process */
+	int hold_fd;	   /* keeps ino ours when the directory is unlinked while it is open */
 	struct vk_env *next_open;
 	uint64_t map_bytes;
 	uint64_t reserved_bytes; /* of the file; the writer's own */

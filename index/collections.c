@@ -1,0 +1,639 @@
+/*
+ * The registry of collections: names to environments, opened at first use, closed when idle and too many.
+ *
+ * Drop unlinks the files at once though references may be out: an unlinked file lives until it is unmapped, so readers finish
+ * in peace and the space comes back with the last reference. Ids are never given out twice, so the directory of a new collection
+ * cannot be one that a reader of an old one still has.
+ */
+#include "index/collections_internal.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "index/collection_internal.h"
+#include "store/file.h"
+
+#define OPEN_MAX 256
+#define WRITERS 2
+#define RECORD_MAX 4096
+#define KEY_NEXT_ID VK_LIT("collection_next_id")
+
+/* Words */
+
+static int clip(struct vk_bytes name)
+{
+	return (int)(name.n < VK_NAME_MAX ? name.n : VK_NAME_MAX);
+}
+
+enum vk_status vk_collection_missing(struct vk_bytes name, struct vk_error *err)
+{
+	return vk_fail(err, VK_E_NOT_FOUND, "Not found: Collection `%.*s` doesn't exist!", clip(name), name.p);
+}
+
+enum vk_status vk_collection_there(struct vk_bytes name, struct vk_error *err)
+{
+	return vk_fail(err, VK_E_EXISTS, "Wrong input: Collection `%.*s` already exists!", clip(name), name.p);
+}
+
+enum vk_status vk_collection_name_check(struct vk_bytes name, struct vk_error *err)
+{
+	static const char bad[] = "<>:\"/\\|?*";
+	if (name.n == 0 || name.n > VK_NAME_MAX)
+		return vk_fail(err, VK_E_INVALID, "Wrong input: collection name must be 1 to %d bytes long", VK_NAME_MAX);
+	for (size_t i = 0; i < name.n; i++) {
+		unsigned char b = (unsigned char)name.p[i];
+		if (b >= 0x20 && b != 0x7f && !strchr(bad, b)) continue;
+		char shown[8];
+		snprintf(shown, sizeof shown, b > 0x20 && b < 0x7f ? "%c" : "\\x%02x", b);
+		return vk_fail(err, VK_E_INVALID, "Wrong input: collection name cannot contain \"%s\" char", shown);
+	}
+	if (vk_bytes_is(name, ".") || vk_bytes_is(name, ".."))
+		return vk_fail(err, VK_E_INVALID, "Wrong input: collection name cannot be \"%.*s\"", (int)name.n, name.p);
+	return VK_OK;
+}
+
+/* The arrays */
+
+static int compare(const char *have, struct vk_bytes name)
+{
+	size_t n = strlen(have), least = n < name.n ? n : name.n;
+	int c = memcmp(have, name.p, least);
+	return c ? c : (n > name.n) - (n < name.n);
+}
+
+size_t vk_centry_at(const struct vk_collections *cs, struct vk_bytes name, bool *found)
+{
+	size_t lo = 0, hi = cs->entry_n;
+	*found = false;
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		int c = compare(cs->entry[mid]->name, name);
+		if (c == 0) *found = true;
+		if (c < 0) lo = mid + 1;
+		else hi = mid;
+	}
+	return lo;
+}
+
+size_t vk_calias_at(const struct vk_calias *alias, size_t n, struct vk_bytes name, bool *found)
+{
+	size_t lo = 0, hi = n;
+	*found = false;
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		int c = compare(alias[mid].name, name);
+		if (c == 0) *found = true;
+		if (c < 0) lo = mid + 1;
+		else hi = mid;
+	}
+	return lo;
+}
+
+/* Room for one entry more, so that inserting after a commit cannot fail. */
+static bool make_room(struct vk_collections *cs)
+{
+	if (cs->entry_n < cs->entry_cap) return true;
+	size_t cap = cs->entry_cap ? cs->entry_cap * 2 : 16;
+	struct vk_centry **e = realloc(cs->entry, cap * sizeof(struct vk_centry *));
+	if (!e) return false;
+	cs->entry = e;
+	cs->entry_cap = cap;
+	return true;
+}
+
+static void insert(struct vk_collections *cs, struct vk_centry *e)
+{
+	bool found;
+	size_t i = vk_centry_at(cs, vk_bytes_of(e->name), &found);
+	assert(!found && cs->entry_n < cs->entry_cap);
+	memmove(&cs->entry[i + 1], &cs->entry[i], (cs->entry_n - i) * sizeof(struct vk_centry *));
+	cs->entry[i] = e;
+	cs->entry_n++;
+}
+
+static void take_out(struct vk_collections *cs, struct vk_centry *e)
+{
+	bool found;
+	size_t i = vk_centry_at(cs, vk_bytes_of(e->name), &found);
+	assert(found && cs->entry[i] == e);
+	cs->entry_n--;
+	memmove(&cs->entry[i], &cs->entry[i + 1], (cs->entry_n - i) * sizeof(struct vk_centry *));
+	e->dropped = true;
+}
+
+static struct vk_centry *new_entry(struct vk_bytes name, uint32_t id, int64_t created_ms)
+{
+	struct vk_centry *e = calloc(1, sizeof *e);
+	if (!e) return NULL;
+	memcpy(e->name, name.p, name.n);
+	e->id = id;
+	e->created_ms = created_ms;
+	return e;
+}
+
+/* The entry that a name or an alias leads to, or NULL. */
+static struct vk_centry *resolve(const struct vk_collections *cs, struct vk_bytes name)
+{
+	bool found;
+	size_t i = vk_centry_at(cs, name, &found);
+	if (found) return cs->entry[i];
+	i = vk_calias_at(cs->alias, cs->alias_n, name, &found);
+	if (!found) return NULL;
+	i = vk_centry_at(cs, vk_bytes_of(cs->alias[i].collection), &found);
+	return found ? cs->entry[i] : NULL;
+}
+
+bool vk_collections_real_name(struct vk_collections *cs, struct vk_bytes name, char real[VK_NAME_MAX + 1])
+{
+	pthread_mutex_lock(&cs->lock);
+	struct vk_centry *e = resolve(cs, name);
+	if (e) memcpy(real, e->name, sizeof e->name);
+	pthread_mutex_unlock(&cs->lock);
+	return e != NULL;
+}
+
+/* Waits until nobody opens or closes e; the caller is counted and must let_go(). */
+static void wait_for(struct vk_collections *cs, struct vk_centry *e)
+{
+	e->waiting++;
+	while (e->busy) pthread_cond_wait(&cs->changed, &cs->lock);
+}
+
+static void let_go(struct vk_centry *e)
+{
+	if (--e->waiting == 0 && e->dropped && !e->busy) free(e);
+}
+
+static void dir_of(const struct vk_collections *cs, uint32_t id, char path[4200])
+{
+	snprintf(path, 4200, "%.4000s/%u", cs->dir, id);
+}
+
+void vk_collections_new_dir(struct vk_collections *cs, uint32_t *id, char path[4200])
+{
+	pthread_mutex_lock(&cs->lock);
+	*id = cs->next_id++;
+	pthread_mutex_unlock(&cs->lock);
+	dir_of(cs, *id, path);
+}
+
+/* Opening and closing of environments */
+
+static enum vk_status open_dir(struct vk_collections *cs, uint32_t id, struct vk_bytes config, struct vk_collection **out,
+			       struct vk_error *err)
+{
+	char path[4200];
+	struct vk_collection_opts o = {.writers = cs->writers, .map_bytes = cs->map_bytes, .read_only = cs->read_only};
+	dir_of(cs, id, path);
+	return vk_collection_open(path, config, &o, out, err);
+}
+
+static bool is_idle(const struct vk_centry *e)
+{
+	/* Nobody but the registry, under whose lock we are, can turn one reference into two. */
+	return e->c && !e->busy && atomic_load(&e->c->refs) == 1;
+}
+
+/* The longest unused, when more than open_max are idle: busy from here on. Under lock. */
+static struct vk_centry *pick_victim(struct vk_collections *cs)
+{
+	struct vk_centry *oldest = NULL;
+	size_t idle = 0;
+	for (size_t i = 0; i < cs->entry_n; i++) {
+		struct vk_centry *e = cs->entry[i];
+		if (!is_idle(e)) continue;
+		idle++;
+		if (!oldest || e->used < oldest->used) oldest = e;
+	}
+	if (idle <= cs->open_max) return NULL;
+	oldest->busy = true;
+	oldest->waiting++;
+	return oldest;
+}
+
+/* Under lock, which it lets go meanwhile. */
+static void close_idle(struct vk_collections *cs)
+{
+	struct vk_centry *e;
+	while ((e = pick_victim(cs))) {
+		struct vk_collection *c = e->c;
+		e->c = NULL;
+		pthread_mutex_unlock(&cs->lock);
+		vk_collection_unref(c);
+		pthread_mutex_lock(&cs->lock);
+		e->busy = false;
+		pthread_cond_broadcast(&cs->changed);
+		let_go(e);
+	}
+}
+
+/* Under lock, which it lets go meanwhile; nobody else has e. */
+static enum vk_status open_entry(struct vk_collections *cs, struct vk_centry *e, struct vk_error *err)
+{
+	struct vk_collection *c = NULL;
+	e->busy = true;
+	pthread_mutex_unlock(&cs->lock);
+	enum vk_status st = open_dir(cs, e->id, (struct vk_bytes){0}, &c, err);
+	if (st == VK_E_NOT_FOUND) st = VK_E_CORRUPT; /* it has a name, so it should be there: no 404 */
+	if (st && err) err->st = st;
+	pthread_mutex_lock(&cs->lock);
+	e->busy = false;
+	e->c = c;
+	pthread_cond_broadcast(&cs->changed);
+	return st;
+}
+
+enum vk_status vk_collections_get(struct vk_collections *cs, struct vk_bytes name, struct vk_collection **out, struct vk_error *err)
+{
+	enum vk_status st = VK_OK;
+	*out = NULL;
+	pthread_mutex_lock(&cs->lock);
+	struct vk_centry *e = resolve(cs, name);
+	if (e) {
+		wait_for(cs, e);
+		bool was_closed = !e->dropped && !e->c;
+		if (was_closed) st = open_entry(cs, e, err);
+		if (!st && !e->dropped) {
+			e->used = ++cs->tick;
+			*out = vk_collection_ref(e->c);
+		}
+		let_go(e);
+		if (was_closed && !st) close_idle(cs);
+	}
+	pthread_mutex_unlock(&cs->lock);
+	return st || *out ? st : vk_collection_missing(name, err);
+}
+
+/* Creating and dropping */
+
+static void put_record(struct vk_buf *b, uint32_t id, int64_t created_ms, const char *pool)
+{
+	struct vk_jw w;
+	vk_buf_init(b, RECORD_MAX);
+	vk_jw_init(&w, b);
+	vk_jw_object(&w);
+	vk_jw_ki(&w, "id", id);
+	vk_jw_ki(&w, "created_ms", created_ms);
+	vk_jw_kv(&w, "pool", pool);
+	vk_jw_object_end(&w);
+}
+
+/* Neither a collection nor an alias has the name. Under lock. */
+static enum vk_status check_free(const struct vk_collections *cs, struct vk_bytes name, struct vk_error *err)
+{
+	bool found;
+	vk_centry_at(cs, name, &found);
+	if (found) return vk_collection_there(name, err);
+	vk_calias_at(cs->alias, cs->alias_n, name, &found);
+	if (found)
+		return vk_fail(err, VK_E_EXISTS,
+			       "Wrong input: Can't create collection with name %.*s. Alias with the same name already exists",
+			       clip(name), name.p);
+	return VK_OK;
+}
+
+static enum vk_status commit_entry(struct vk_collections *cs, const struct vk_centry *e, struct vk_error *err)
+{
+	struct vk_buf record;
+	struct vk_colconf *conf = vk_collection_config(e->c);
+	char next[16];
+	pthread_mutex_lock(&cs->lock);
+	snprintf(next, sizeof next, "%u", cs->next_id);
+	pthread_mutex_unlock(&cs->lock);
+	put_record(&record, e->id, e->created_ms, conf->pool);
+	vk_colconf_unref(conf);
+	struct vk_catalog_op ops[] = {
+		{VK_TABLE_COLLECTION, vk_bytes_of(e->name), vk_buf_bytes(&record)},
+		{VK_TABLE_META, KEY_NEXT_ID, vk_bytes_of(next)},
+	};
+	enum vk_status st = record.failed ? VK_E_NOMEM : vk_catalog_commit(cs->catalog, ops, 2);
+	vk_buf_free(&record);
+	return st ? vk_fail(err, st, "The catalog cannot be written: %s", vk_status_text(st)) : VK_OK;
+}
+
+/* Lets the environment of an entry that no name leads to any more go, and its files. */
+static void discard(struct vk_collections *cs, struct vk_centry *e)
+{
+	char path[4200];
+	dir_of(cs, e->id, path);
+	pthread_mutex_lock(&cs->lock);
+	wait_for(cs, e);
+	struct vk_collection *c = e->c;
+	e->c = NULL;
+	let_go(e);
+	pthread_mutex_unlock(&cs->lock);
+	if (c) vk_collection_unref(c);
+	vk_dir_remove(path);
+}
+
+enum vk_status vk_collections_install(struct vk_collections *cs, struct vk_bytes name, uint32_t id, struct vk_collection *c,
+				      bool replace, int64_t now_ms, struct vk_error *err)
+{
+	bool found = false;
+	struct vk_centry *old = NULL, *e = new_entry(name, id, now_ms);
+	enum vk_status st = e ? VK_OK : vk_fail(err, VK_E_NOMEM, "no memory");
+	pthread_mutex_lock(&cs->admin);
+	pthread_mutex_lock(&cs->lock);
+	if (!st && !make_room(cs)) st = vk_fail(err, VK_E_NOMEM, "no memory");
+	size_t at = vk_centry_at(cs, name, &found);
+	if (!st && !(found && replace)) st = check_free(cs, name, err);
+	pthread_mutex_unlock(&cs->lock);
+	/* admin is held: the arrays are still what they were. */
+	if (!st) {
+		e->c = c;
+		st = vk_dir_sync(cs->dir, err);
+		if (!st) st = commit_entry(cs, e, err);
+	}
+	if (!st) {
+		pthread_mutex_lock(&cs->lock);
+		if (found) {
+			old = cs->entry[at];
+			old->waiting++; /* until discard has it */
+			take_out(cs, old);
+		}
+		e->used = ++cs->tick;
+		insert(cs, e);
+		close_idle(cs);
+		pthread_mutex_unlock(&cs->lock);
+	}
+	pthread_mutex_unlock(&cs->admin);
+	if (st) free(e);
+	if (old) {
+		discard(cs, old);
+		pthread_mutex_lock(&cs->lock);
+		let_go(old);
+		pthread_mutex_unlock(&cs->lock);
+	}
+	return st;
+}
+
+enum vk_status vk_collections_create(struct vk_collections *cs, struct vk_bytes name, struct vk_bytes config, int64_t now_ms,
+				     struct vk_error *err)
+{
+	uint32_t id;
+	char path[4200];
+	struct vk_collection *c = NULL;
+	enum vk_status st = vk_collection_name_check(name, err);
+	if (!st && cs->read_only) st = vk_fail(err, VK_E_INVALID, "Opened for reading only.");
+	if (st) return st;
+	/* A first look, so that a name that is taken costs no environment. */
+	pthread_mutex_lock(&cs->lock);
+	st = check_free(cs, name, err);
+	pthread_mutex_unlock(&cs->lock);
+	if (st) return st;
+	vk_collections_new_dir(cs, &id, path);
+	st = open_dir(cs, id, config, &c, err);
+	if (!st) st = vk_dir_sync(path, err);
+	if (!st) st = vk_collections_install(cs, name, id, c, false, now_ms, err);
+	if (st) {
+		if (c) vk_collection_unref(c);
+		vk_dir_remove(path);
+	}
+	return st;
+}
+
+/* The record, and the aliases that lead to it: one commit. */
+static enum vk_status commit_drop(struct vk_collections *cs, struct vk_bytes name, struct vk_error *err)
+{
+	size_t n = 0;
+	struct vk_catalog_op *ops = calloc(cs->alias_n + 1, sizeof *ops);
+	if (!ops) return vk_fail(err, VK_E_NOMEM, "no memory");
+	ops[n++] = (struct vk_catalog_op){VK_TABLE_COLLECTION, name, {0}};
+	for (size_t i = 0; i < cs->alias_n; i++)
+		if (vk_bytes_is(name, cs->alias[i].collection))
+			ops[n++] = (struct vk_catalog_op){VK_TABLE_ALIAS, vk_bytes_of(cs->alias[i].name), {0}};
+	enum vk_status st = vk_catalog_commit(cs->catalog, ops, n);
+	free(ops);
+	return st ? vk_fail(err, st, "The catalog cannot be written: %s", vk_status_text(st)) : VK_OK;
+}
+
+static void drop_aliases(struct vk_collections *cs, struct vk_bytes name)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < cs->alias_n; i++)
+		if (!vk_bytes_is(name, cs->alias[i].collection)) cs->alias[kept++] = cs->alias[i];
+	cs->alias_n = kept;
+}
+
+enum vk_status vk_collections_drop(struct vk_collections *cs, struct vk_bytes name, struct vk_error *err)
+{
+	bool found;
+	struct vk_centry *e = NULL;
+	if (cs->read_only) return vk_fail(err, VK_E_INVALID, "Opened for reading only.");
+	pthread_mutex_lock(&cs->admin);
+	pthread_mutex_lock(&cs->lock);
+	size_t at = vk_centry_at(cs, name, &found);
+	if (found) e = cs->entry[at];
+	if (e) e->waiting++;
+	pthread_mutex_unlock(&cs->lock);
+	enum vk_status st = e ? commit_drop(cs, name, err) : vk_collection_missing(name, err);
+	if (!st) {
+		pthread_mutex_lock(&cs->lock);
+		take_out(cs, e);
+		drop_aliases(cs, name);
+		pthread_mutex_unlock(&cs->lock);
+	}
+	pthread_mutex_unlock(&cs->admin);
+	if (!st) discard(cs, e);
+	if (e) {
+		pthread_mutex_lock(&cs->lock);
+		let_go(e);
+		pthread_mutex_unlock(&cs->lock);
+	}
+	return st;
+}
+
+/* Walking */
+
+enum vk_status vk_collections_each(struct vk_collections *cs, bool (*fn)(void *arg, struct vk_bytes name), void *arg)
+{
+	pthread_mutex_lock(&cs->lock);
+	size_t n = cs->entry_n;
+	char(*names)[VK_NAME_MAX + 1] = calloc(n + 1, sizeof *names);
+	for (size_t i = 0; names && i < n; i++) memcpy(names[i], cs->entry[i]->name, sizeof *names);
+	pthread_mutex_unlock(&cs->lock);
+	if (!names) return VK_E_NOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (!fn(arg, vk_bytes_of(names[i]))) break;
+	free(names);
+	return VK_OK;
+}
+
+struct open_one {
+	char name[VK_NAME_MAX + 1];
+	struct vk_collection *c;
+};
+
+void vk_collections_each_open(struct vk_collections *cs, void (*fn)(void *arg, struct vk_bytes name, struct vk_collection *c), void *arg)
+{
+	size_t n = 0;
+	pthread_mutex_lock(&cs->lock);
+	struct open_one *open = calloc(cs->entry_n + 1, sizeof *open);
+	for (size_t i = 0; open && i < cs->entry_n; i++) {
+		struct vk_centry *e = cs->entry[i];
+		if (!e->c || e->busy) continue;
+		memcpy(open[n].name, e->name, sizeof e->name);
+		open[n++].c = vk_collection_ref(e->c);
+	}
+	pthread_mutex_unlock(&cs->lock);
+	for (size_t i = 0; i < n; i++) {
+		fn(arg, vk_bytes_of(open[i].name), open[i].c);
+		vk_collection_unref(open[i].c);
+	}
+	free(open);
+}
+
+/* Open and close */
+
+struct loading {
+	struct vk_collections *cs;
+	enum vk_status st;
+};
+
+static bool read_record(struct vk_bytes value, uint32_t *id, int64_t *created_ms)
+{
+	struct vk_arena arena;
+	struct vk_json *doc = NULL;
+	uint64_t n = 0;
+	vk_arena_init(&arena, (size_t)64 << 10);
+	bool ok = !vk_json_parse(&arena, value, NULL, &doc, NULL);
+	const vk_jv *root = ok ? vk_json_root(doc) : NULL;
+	ok = ok && vk_jv_u64(vk_jv_get(root, "id"), &n) && n > 0 && n < UINT32_MAX;
+	ok = ok && vk_jv_i64(vk_jv_get(root, "created_ms"), created_ms);
+	*id = (uint32_t)n;
+	vk_json_free(doc);
+	vk_arena_free(&arena);
+	return ok;
+}
+
+static bool load_entry(void *arg, struct vk_bytes key, struct vk_bytes value)
+{
+	struct loading *l = arg;
+	struct vk_collections *cs = l->cs;
+	struct vk_centry *e = NULL;
+	uint32_t id;
+	int64_t created_ms = 0;
+	if (vk_collection_name_check(key, NULL) || !read_record(value, &id, &created_ms)) {
+		vk_log(VK_LOG_ERROR, "catalog: the record of collection %.*s does not check", clip(key), key.p);
+		l->st = VK_E_CORRUPT;
+	} else if (!make_room(cs) || !(e = new_entry(key, id, created_ms))) {
+		l->st = VK_E_NOMEM;
+	}
+	if (l->st) return false;
+	cs->entry[cs->entry_n++] = e; /* in key order */
+	if (id >= cs->next_id) cs->next_id = id + 1;
+	return true;
+}
+
+static bool load_alias(void *arg, struct vk_bytes key, struct vk_bytes value)
+{
+	struct loading *l = arg;
+	struct vk_collections *cs = l->cs;
+	struct vk_calias *a = realloc(cs->alias, (cs->alias_n + 1) * sizeof *a);
+	if (a) cs->alias = a;
+	if (!a) l->st = VK_E_NOMEM;
+	else if (key.n > VK_NAME_MAX || value.n > VK_NAME_MAX) l->st = VK_E_CORRUPT;
+	if (l->st) return false;
+	a = &cs->alias[cs->alias_n++];
+	*a = (struct vk_calias){0};
+	memcpy(a->name, key.p, key.n);
+	memcpy(a->collection, value.p, value.n);
+	return true;
+}
+
+static enum vk_status load_next_id(struct vk_collections *cs)
+{
+	struct vk_buf b;
+	vk_buf_init(&b, 64);
+	enum vk_status st = vk_catalog_get(cs->catalog, VK_TABLE_META, KEY_NEXT_ID, &b);
+	if (!st) {
+		unsigned long id = strtoul(vk_buf_cstr(&b), NULL, 10);
+		if (id > cs->next_id && id < UINT32_MAX) cs->next_id = (uint32_t)id;
+	}
+	vk_buf_free(&b);
+	return st == VK_E_NOT_FOUND ? VK_OK : st;
+}
+
+static enum vk_status load(struct vk_collections *cs)
+{
+	struct loading l = {.cs = cs};
+	enum vk_status st = vk_catalog_scan(cs->catalog, VK_TABLE_COLLECTION, (struct vk_bytes){0}, load_entry, &l);
+	if (!st) st = l.st;
+	if (!st) st = vk_catalog_scan(cs->catalog, VK_TABLE_ALIAS, (struct vk_bytes){0}, load_alias, &l);
+	if (!st) st = l.st;
+	return st ? st : load_next_id(cs);
+}
+
+static bool has_id(const struct vk_collections *cs, unsigned long id)
+{
+	for (size_t i = 0; i < cs->entry_n; i++)
+		if (cs->entry[i]->id == id) return true;
+	return false;
+}
+
+/* Directories that no name leads to: a crash between the environment and the catalog's commit. */
+static void remove_orphans(struct vk_collections *cs)
+{
+	DIR *d = opendir(cs->dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		char *end, path[4200];
+		unsigned long id = strtoul(e->d_name, &end, 10);
+		if (e->d_name[0] < '0' || e->d_name[0] > '9' || *end || id > UINT32_MAX || has_id(cs, id)) continue;
+		dir_of(cs, (uint32_t)id, path);
+		vk_log(VK_LOG_INFO, "%s: no collection leads here, removed", path);
+		vk_dir_remove(path);
+		if (id >= cs->next_id && id < UINT32_MAX) cs->next_id = (uint32_t)id + 1;
+	}
+	if (d) closedir(d);
+}
+
+enum vk_status vk_collections_open(const struct vk_collections_opts *o, struct vk_collections **out, struct vk_error *err)
+{
+	*out = NULL;
+	struct vk_collections *cs = calloc(1, sizeof *cs);
+	if (!cs) return vk_fail(err, VK_E_NOMEM, "no memory");
+	cs->catalog = o->catalog;
+	cs->open_max = o->open_max ? o->open_max : OPEN_MAX;
+	cs->map_bytes = o->map_bytes;
+	cs->read_only = o->read_only;
+	cs->next_id = 1;
+	pthread_mutex_init(&cs->admin, NULL);
+	pthread_mutex_init(&cs->lock, NULL);
+	pthread_cond_init(&cs->changed, NULL);
+	enum vk_status st = VK_OK;
+	if (snprintf(cs->dir, sizeof cs->dir, "%s", o->dir) >= 4000 ||
+	    snprintf(cs->snapshots_dir, sizeof cs->snapshots_dir, "%s", o->snapshots_dir ? o->snapshots_dir : "") >= 3000)
+		st = vk_fail(err, VK_E_INVALID, "path too long: %.64s...", o->dir);
+	if (!st && !o->read_only) st = vk_dir_make(cs->dir, err);
+	if (!st && (st = load(cs))) vk_fail(err, st, "the catalog's list of collections cannot be read: %s", vk_status_text(st));
+	if (!st && !o->read_only && (st = vk_kv_writers_new(o->writers ? o->writers : WRITERS, &cs->writers)))
+		vk_fail(err, st, "no threads for the collections' writers");
+	if (!st && !o->read_only) remove_orphans(cs);
+	if (st) {
+		vk_collections_close(cs);
+		return st;
+	}
+	*out = cs;
+	return VK_OK;
+}
+
+void vk_collections_close(struct vk_collections *cs)
+{
+	if (!cs) return;
+	for (size_t i = 0; i < cs->entry_n; i++) {
+		if (cs->entry[i]->c) vk_collection_unref(cs->entry[i]->c);
+		free(cs->entry[i]);
+	}
+	vk_kv_writers_free(cs->writers);
+	free(cs->entry);
+	free(cs->alias);
+	pthread_cond_destroy(&cs->changed);
+	pthread_mutex_destroy(&cs->lock);
+	pthread_mutex_destroy(&cs->admin);
+	free(cs);
+}
