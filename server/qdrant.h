@@ -53,6 +53,7 @@ struct vk_qd {
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
 	atomic_int gone;             /* 0, or 1 + enum vk_gone: why `stop` was set */
 	enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err); /* vk_qd_serve()'s */
+	size_t sparse_dropped;       /* sparse vectors left out, as the server's configuration says */
 	float *scratch;              /* a row on its way out */
 	size_t scratch_n;
 	struct vk_parted *parted;    /* not NULL: the collection is let go of by another thread, see vk_qd_part() */
@@ -115,6 +116,9 @@ enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **ou
 /* One vector for `conf`, numbers or Document: *row points at dims floats (perhaps filled later). write: role document. */
 enum vk_status vk_qd_vector(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const vk_jv *v, bool write,
 			    const float **row, struct vk_error *err);
+/* A name that no dense vector of q->conf has, and what stood there (NULL: nothing): the error, or VK_OK when it is a declared sparse vector
+ * that the server's configuration says to leave out. */
+enum vk_status vk_qd_vector_stray(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_error *err);
 /* "points": [ids] and/or "filter": {...} -> op. */
 enum vk_status vk_qd_selector(struct vk_qd *q, const vk_jv *body, struct vk_op_in *op, struct vk_error *err);
 enum vk_status vk_qd_ids(struct vk_qd *q, const vk_jv *v, struct vk_bytes **ids, size_t *n, struct vk_error *err);

@@ -175,18 +175,23 @@ enum vk_status vk_qd_vector(struct vk_qd *q, struct vk_colconf *cc, const struct
 	}
 }
 
-/* A name that is only declared as sparse is told apart from one that is not there. */
-static enum vk_status unknown_vector(const struct vk_colconf *cc, struct vk_bytes name, const vk_jv *v, struct vk_error *err)
+static bool is_sparse(const struct vk_colconf *cc, struct vk_bytes name)
 {
 	char key[VK_NAME_MAX + 1];
+	if (!name.n || name.n > VK_NAME_MAX) return false;
+	memcpy(key, name.p, name.n);
+	key[name.n] = 0;
+	return vk_jv_get(vk_jv_get(vk_jv_get(cc->root, "params"), "sparse_vectors"), key) != NULL;
+}
+
+enum vk_status vk_qd_vector_stray(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_error *err)
+{
 	if (vk_jv_type(v) == VK_J_OBJECT && !is_document(v) && not_dense(v, err) && err->http == 422) return err->st;
-	if (name.n <= VK_NAME_MAX) {
-		memcpy(key, name.p, name.n);
-		key[name.n] = 0;
-		if (vk_jv_get(vk_jv_get(vk_jv_get(cc->root, "params"), "sparse_vectors"), key))
-			return vk_qd_wrong(err, "vector `%s` is sparse: this version keeps dense vectors only", key);
-	}
-	return no_such_vector(name, err);
+	if (!is_sparse(q->conf, name)) return no_such_vector(name, err);
+	if (!q->app->config.sparse_drop)
+		return vk_qd_wrong(err, "vector `%.*s` is sparse: this version keeps dense vectors only", shown(name), name.p);
+	q->sparse_dropped++;
+	return VK_OK;
 }
 
 enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **out, size_t *n, struct vk_error *err)
@@ -202,13 +207,14 @@ enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **ou
 		if (!vec->conf) return no_such_vector(VK_LIT(""), err);
 		st = vk_qd_vector(q, q->conf, vec->conf, v, true, &vec->row, err);
 	}
-	for (const vk_jv *m = named ? vk_jv_first(v) : NULL; m && !st; m = vk_jv_next(m), i++) {
+	for (const vk_jv *m = named ? vk_jv_first(v) : NULL; m && !st; m = vk_jv_next(m)) {
 		vec[i].conf = vk_colconf_vector(q->conf, vk_jv_key(m));
-		if (!vec[i].conf) return unknown_vector(q->conf, vk_jv_key(m), m, err);
-		st = vk_qd_vector(q, q->conf, vec[i].conf, m, true, &vec[i].row, err);
+		if (vec[i].conf) st = vk_qd_vector(q, q->conf, vec[i].conf, m, true, &vec[i].row, err);
+		else st = vk_qd_vector_stray(q, vk_jv_key(m), m, err);
+		if (vec[i].conf) i++;
 	}
 	*out = vec;
-	*n = count;
+	*n = named ? i : 1;
 	return st;
 }
 
@@ -257,8 +263,9 @@ static enum vk_status read_with_vector(struct vk_qd *q, const vk_jv *v, struct v
 	for (const vk_jv *i = vk_jv_first(v); i; i = vk_jv_next(i)) {
 		if (!vk_jv_str(i, &name)) return vk_qd_format(err, "a vector name must be a string");
 		const struct vk_vector_conf *c = vk_colconf_vector(q->conf, name);
-		if (!c) return unknown_vector(q->conf, name, NULL, err);
-		out->only[out->only_n++] = c;
+		enum vk_status st = c ? VK_OK : vk_qd_vector_stray(q, name, NULL, err);
+		if (st) return st;
+		if (c) out->only[out->only_n++] = c;
 	}
 	return VK_OK;
 }
