@@ -1,11 +1,11 @@
 /*
  * The run of query trees.
  *
- * Model: all trees of the call are laid out as nodes first. Leaves (no prefetch) know their filters then: their own and those of
- * all levels above. Filters are answered once a chain, and leaves that search the same set in the same bitmap become one call of
- * exact search, whatever trees they are of: that is where a batch gains. Then the trees are folded upwards, each level over what the
- * level below found. Points that a tree names by id are no part of the bitmaps (then batches by id would share nothing): searches
- * take as many hits more and leave them out afterwards.
+ * Model: all trees of the call are laid out as nodes first. Leaves (no prefetch) know their filter then: their own joined with those
+ * of all levels above. A filter is answered once, and leaves that search the same set in the same bitmap become one call of exact
+ * search, whatever trees they are of: that is where a batch gains. Then the trees are folded upwards, each level over what the level
+ * below found. Points that a tree names by id are no part of the bitmaps (then batches by id would share nothing): searches take as
+ * many hits more and leave them out afterwards.
  */
 #include "index/query.h"
 
@@ -17,13 +17,13 @@
 #define NODES_MAX 1024 /* of one tree */
 #define TAKE_MAX (VK_EXACT_LIMIT_MAX - NODES_MAX)
 
-struct chain { /* filters from a leaf to its root */
-	const struct vk_filter *f;
-	const struct chain *up;
+struct joined { /* the filters of a level and of those above it, as one */
+	const struct vk_filter *outer, *inner, *both;
+	struct joined *next;
 };
 
-struct place { /* a chain's answer */
-	const struct chain *chain;
+struct place { /* a filter's answer */
+	const struct vk_filter *filter;
 	const struct vk_bitmap *in;
 	struct vk_bitmap *own;
 	bool all; /* no condition, nobody expired: a search needs no bitmap */
@@ -53,6 +53,7 @@ struct run {
 	struct vk_error *err;
 	size_t limit_max;
 	uint64_t points;
+	struct joined *joined;
 	struct place *places;
 	struct node *searches, **searches_tail;
 };
@@ -129,75 +130,69 @@ static enum vk_status set_take(struct run *r, struct node *n)
 
 /* --- layout --- */
 
-static bool same_chain(const struct chain *a, const struct chain *b)
+/* Once a pair, so that equal levels of a batch's trees stay one filter. */
+static enum vk_status join(struct run *r, const struct vk_filter *outer, const struct vk_filter *inner, const struct vk_filter **both)
 {
-	for (; a && b; a = a->up, b = b->up)
-		if (a->f != b->f) return false;
-	return a == b;
+	struct joined *j;
+	*both = outer ? outer : inner;
+	if (!outer || !inner) return VK_OK;
+	for (j = r->joined; j; j = j->next)
+		if (j->outer == outer && j->inner == inner) break;
+	if (!j) {
+		if (!(j = vk_arena_calloc(r->a, 1, sizeof *j)) || !(j->both = vk_filter_join(r->a, outer, inner))) return no_memory(r);
+		j->outer = outer;
+		j->inner = inner;
+		j->next = r->joined;
+		r->joined = j;
+	}
+	*both = j->both;
+	return VK_OK;
 }
 
-static enum vk_status answer_chain(struct run *r, struct place *p)
+static enum vk_status answer(struct run *r, struct place *p)
 {
-	enum vk_status st = VK_OK;
-	if (!p->chain) {
+	if (!p->filter) {
 		p->all = !vk_view_has_ttl(r->v);
 		return explain(r, vk_view_live(r->v, &p->in));
 	}
-	for (const struct chain *c = p->chain; !st && c; c = c->up) {
-		struct vk_bitmap *one = NULL;
-		if ((st = vk_filter_bitmap(r->v, c->f, &one, r->err))) break;
-		if (!p->own) {
-			p->own = one;
-			continue;
-		}
-		vk_bitmap_and(p->own, one);
-		vk_bitmap_free(one);
-	}
+	enum vk_status st = vk_filter_bitmap(r->v, p->filter, &p->own, r->err);
 	p->in = p->own;
-	if (!st && vk_bitmap_failed(p->own)) st = no_memory(r);
 	return st;
 }
 
-static enum vk_status find_place(struct run *r, const struct chain *chain, const struct place **out)
+static enum vk_status find_place(struct run *r, const struct vk_filter *filter, const struct place **out)
 {
 	struct place *p;
 	for (p = r->places; p; p = p->next)
-		if (same_chain(p->chain, chain)) break;
-	if (p) {
-		*out = p;
-		return VK_OK;
-	}
+		if (p->filter == filter) break;
+	*out = p;
+	if (p) return VK_OK;
 	if (!(p = vk_arena_calloc(r->a, 1, sizeof *p))) return no_memory(r);
-	p->chain = chain;
+	p->filter = filter;
 	p->next = r->places;
 	r->places = p;
 	*out = p;
-	return answer_chain(r, p);
+	return answer(r, p);
 }
 
-static enum vk_status lay(struct run *r, struct tree *t, struct node *n, const struct vk_query *q, const struct chain *up)
+static enum vk_status lay(struct run *r, struct tree *t, struct node *n, const struct vk_query *q, const struct vk_filter *above)
 {
 	n->q = q;
 	n->tree = t;
 	if (++t->nodes > NODES_MAX)
 		return vk_fail(r->err, VK_E_INVALID, "Wrong input: more than %d prefetches in one query", NODES_MAX);
 	enum vk_status st = set_take(r, n);
+	if (!st) st = join(r, above, q->filter, &above);
 	if (st) return st;
-	if (q->filter) {
-		struct chain *mine = vk_arena_calloc(r->a, 1, sizeof *mine);
-		if (!mine) return no_memory(r);
-		*mine = (struct chain){q->filter, up};
-		up = mine;
-	}
 	if (!q->prefetch_n) {
 		if (q->kind == VK_QUERY_NEAREST) {
 			*r->searches_tail = n;
 			r->searches_tail = &n->next;
 		}
-		return find_place(r, up, &n->place);
+		return find_place(r, above, &n->place);
 	}
 	if (!(n->child = vk_arena_calloc(r->a, q->prefetch_n, sizeof *n->child))) return no_memory(r);
-	for (size_t i = 0; !st && i < q->prefetch_n; i++) st = lay(r, t, &n->child[i], &q->prefetch[i], up);
+	for (size_t i = 0; !st && i < q->prefetch_n; i++) st = lay(r, t, &n->child[i], &q->prefetch[i], above);
 	return st;
 }
 
@@ -227,13 +222,8 @@ static enum vk_status find_named(struct run *r, struct tree *t, const struct vk_
 static enum vk_status lay_tree(struct run *r, struct tree *t, struct node *n, const struct vk_query *q, const struct vk_filter *also)
 {
 	enum vk_status st = check(q, 0, r->err);
-	struct chain *first = NULL;
+	if (!st) st = lay(r, t, n, q, also);
 	if (st) return st;
-	if (also) {
-		if (!(first = vk_arena_calloc(r->a, 1, sizeof *first))) return no_memory(r);
-		first->f = also;
-	}
-	if ((st = lay(r, t, n, q, first))) return st;
 	size_t named = count_named(q);
 	if (named && !(t->out = vk_arena_calloc(r->a, named, sizeof *t->out))) return no_memory(r);
 	return named ? find_named(r, t, q) : VK_OK;

@@ -33,6 +33,11 @@ static inline bool vk_scope_has(const struct vk_scope *s, uint32_t slot)
 	return vk_bitmap_has(s->in, slot) && !vk_scope_out(s, slot);
 }
 
+/* Both as one, member by member as Qdrant joins a level's filter with those above: `must` and `must_not` of both hold, but `should` of
+ * both are alternatives of each other, and of two `min_should` the conditions are put together and the greater count counts. Borrows from
+ * both. NULL: no memory. */
+const struct vk_filter *vk_filter_join(struct vk_arena *a, const struct vk_filter *outer, const struct vk_filter *inner);
+
 /* The walks (query_walk.c): up to `take` points of the scope, scores 1. */
 enum vk_status vk_query_scroll(struct vk_view *v, const struct vk_scope *s, struct vk_bytes from, size_t take,
 			       const struct vk_query_env *env, struct vk_found_list *out);

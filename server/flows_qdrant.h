@@ -29,6 +29,20 @@ void vk_flow_payload_overwrite(void *app, struct vk_req *req);
 void vk_flow_payload_delete(void *app, struct vk_req *req);
 void vk_flow_payload_clear(void *app, struct vk_req *req);
 void vk_flow_points_batch(void *app, struct vk_req *req);
+/* flow_points_query.c: searches */
+void vk_flow_points_query(void *app, struct vk_req *req);
+void vk_flow_points_query_batch(void *app, struct vk_req *req);
+void vk_flow_points_query_groups(void *app, struct vk_req *req);
+void vk_flow_points_search(void *app, struct vk_req *req);
+void vk_flow_points_search_batch(void *app, struct vk_req *req);
+void vk_flow_points_search_groups(void *app, struct vk_req *req);
+void vk_flow_points_later(void *app, struct vk_req *req);
+/* flow_points_read.c: points as they are */
+void vk_flow_points_retrieve(void *app, struct vk_req *req);
+void vk_flow_point_get(void *app, struct vk_req *req);
+void vk_flow_points_scroll(void *app, struct vk_req *req);
+void vk_flow_points_count(void *app, struct vk_req *req);
+void vk_flow_facet(void *app, struct vk_req *req);
 /* qdrant_snapshots.c */
 void vk_flow_snapshots(void *app, struct vk_req *req);
 void vk_flow_snapshot_create(void *app, struct vk_req *req);
