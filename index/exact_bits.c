@@ -9,7 +9,6 @@
 #include <stdlib.h>
 
 #define OVERSAMPLING 3.0f
-#define OVERSAMPLING_MAX 1024.0f
 
 struct near { /* a worker's */
 	struct vk_topk *top; /* one a query; rank: minus the distance */
@@ -22,7 +21,7 @@ struct bits_job {
 static size_t nominees(const struct vk_exact_job *job, size_t k)
 {
 	float times = job->opts->oversampling > 0 ? job->opts->oversampling : OVERSAMPLING;
-	double n = ceil((double)k * fminf(fmaxf(times, 1), OVERSAMPLING_MAX));
+	double n = fmin(ceil((double)k * fmaxf(times, 1)), (double)VK_EXACT_LIMIT_MAX);
 	uint64_t rows = job->src->parts->rows;
 	return n < (double)rows ? (size_t)n : (size_t)rows;
 }

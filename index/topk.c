@@ -28,6 +28,7 @@ void vk_topk_init(struct vk_topk *t, struct vk_hit *hit, size_t k, float floor, 
 static inline bool before(const struct vk_topk *t, struct vk_hit a, struct vk_hit b)
 {
 	if (a.rank != b.rank) return a.rank > b.rank;
+	if (a.slot == b.slot) return false; /* a hit and itself */
 	return t->tie ? t->tie(t->tie_arg, a.slot, b.slot) < 0 : a.slot < b.slot;
 }
 
