@@ -123,6 +123,11 @@ static void take_out(struct vk_collections *cs, struct vk_centry *e)
 	cs->entry_n--;
 	memmove(&cs->entry[i], &cs->entry[i + 1], (cs->entry_n - i) * sizeof(struct vk_centry *));
 	e->dropped = true;
+	if (!cs->holds) return;
+	e->kept = true;
+	e->waiting++;
+	e->next_doomed = cs->doomed;
+	cs->doomed = e;
 }
 
 static struct vk_centry *new_entry(struct vk_bytes name, uint32_t id, int64_t created_ms)
@@ -156,14 +161,14 @@ bool vk_collections_real_name(struct vk_collections *cs, struct vk_bytes name, c
 	return e != NULL;
 }
 
-/* Waits until nobody opens or closes e; the caller is counted and must let_go(). */
+/* Waits until nobody opens or closes e; the caller is counted and must vk_centry_let_go(). */
 static void wait_for(struct vk_collections *cs, struct vk_centry *e)
 {
 	e->waiting++;
 	while (e->busy) pthread_cond_wait(&cs->changed, &cs->lock);
 }
 
-static void let_go(struct vk_centry *e)
+void vk_centry_let_go(struct vk_centry *e)
 {
 	if (--e->waiting == 0 && e->dropped && !e->busy) free(e);
 }
@@ -227,7 +232,7 @@ static void close_idle(struct vk_collections *cs)
 		pthread_mutex_lock(&cs->lock);
 		e->busy = false;
 		pthread_cond_broadcast(&cs->changed);
-		let_go(e);
+		vk_centry_let_go(e);
 	}
 }
 
@@ -247,23 +252,29 @@ static enum vk_status open_entry(struct vk_collections *cs, struct vk_centry *e,
 	return st;
 }
 
+enum vk_status vk_centry_get(struct vk_collections *cs, struct vk_centry *e, struct vk_collection **out, struct vk_error *err)
+{
+	enum vk_status st = VK_OK;
+	*out = NULL;
+	wait_for(cs, e);
+	bool was_closed = !e->c && !e->gone;
+	if (was_closed) st = open_entry(cs, e, err);
+	if (!st && !e->gone) {
+		e->used = ++cs->tick;
+		*out = vk_collection_ref(e->c);
+	}
+	vk_centry_let_go(e);
+	if (was_closed && !st) close_idle(cs);
+	return st;
+}
+
 enum vk_status vk_collections_get(struct vk_collections *cs, struct vk_bytes name, struct vk_collection **out, struct vk_error *err)
 {
 	enum vk_status st = VK_OK;
 	*out = NULL;
 	pthread_mutex_lock(&cs->lock);
 	struct vk_centry *e = resolve(cs, name);
-	if (e) {
-		wait_for(cs, e);
-		bool was_closed = !e->dropped && !e->c;
-		if (was_closed) st = open_entry(cs, e, err);
-		if (!st && !e->dropped) {
-			e->used = ++cs->tick;
-			*out = vk_collection_ref(e->c);
-		}
-		let_go(e);
-		if (was_closed && !st) close_idle(cs);
-	}
+	if (e) st = vk_centry_get(cs, e, out, err);
 	pthread_mutex_unlock(&cs->lock);
 	return st || *out ? st : vk_collection_missing(name, err);
 }
@@ -315,19 +326,23 @@ static enum vk_status commit_entry(struct vk_collections *cs, const struct vk_ce
 	return st ? vk_fail(err, st, "The catalog cannot be written: %s", vk_status_text(st)) : VK_OK;
 }
 
-/* Lets the environment of an entry that no name leads to any more go, and its files. */
-static void discard(struct vk_collections *cs, struct vk_centry *e)
+void vk_centry_discard(struct vk_collections *cs, struct vk_centry *e)
 {
 	char path[4200];
 	dir_of(cs, e->id, path);
 	pthread_mutex_lock(&cs->lock);
 	wait_for(cs, e);
-	struct vk_collection *c = e->c;
-	e->c = NULL;
-	let_go(e);
+	bool kept = e->kept;
+	struct vk_collection *c = NULL;
+	if (!kept) {
+		e->gone = true;
+		c = e->c;
+		e->c = NULL;
+	}
+	vk_centry_let_go(e);
 	pthread_mutex_unlock(&cs->lock);
 	if (c) vk_collection_unref(c);
-	vk_dir_remove(path);
+	if (!kept) vk_dir_remove(path);
 }
 
 enum vk_status vk_collections_install(struct vk_collections *cs, struct vk_bytes name, uint32_t id, struct vk_collection *c,
@@ -352,7 +367,7 @@ enum vk_status vk_collections_install(struct vk_collections *cs, struct vk_bytes
 		pthread_mutex_lock(&cs->lock);
 		if (found) {
 			old = cs->entry[at];
-			old->waiting++; /* until discard has it */
+			old->waiting++; /* until it is discarded */
 			take_out(cs, old);
 		}
 		e->used = ++cs->tick;
@@ -363,9 +378,9 @@ enum vk_status vk_collections_install(struct vk_collections *cs, struct vk_bytes
 	pthread_mutex_unlock(&cs->admin);
 	if (st) free(e);
 	if (old) {
-		discard(cs, old);
+		vk_centry_discard(cs, old);
 		pthread_mutex_lock(&cs->lock);
-		let_go(old);
+		vk_centry_let_go(old);
 		pthread_mutex_unlock(&cs->lock);
 	}
 	return st;
@@ -438,10 +453,10 @@ enum vk_status vk_collections_drop(struct vk_collections *cs, struct vk_bytes na
 		pthread_mutex_unlock(&cs->lock);
 	}
 	pthread_mutex_unlock(&cs->admin);
-	if (!st) discard(cs, e);
+	if (!st) vk_centry_discard(cs, e);
 	if (e) {
 		pthread_mutex_lock(&cs->lock);
-		let_go(e);
+		vk_centry_let_go(e);
 		pthread_mutex_unlock(&cs->lock);
 	}
 	return st;

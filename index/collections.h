@@ -12,6 +12,7 @@
 #define VK_INDEX_COLLECTIONS_H
 
 #include "index/collection.h"
+#include "store/backup.h"
 #include "store/catalog.h"
 
 struct vk_collections;
@@ -50,6 +51,10 @@ enum vk_status vk_collections_alias(struct vk_collections *cs, const struct vk_a
 
 /* Calls fn for each open collection (sweeping, metrics), a reference held meanwhile. */
 void vk_collections_each_open(struct vk_collections *cs, void (*fn)(void *arg, struct vk_bytes name, struct vk_collection *c), void *arg);
+
+/* What store/backup.h wants to know of the collections. Between begin and end what is dropped stays readable for the backup. */
+void vk_collections_backup_begin(struct vk_collections *cs, struct vk_backup_source *out);
+void vk_collections_backup_end(struct vk_collections *cs);
 
 /* Snapshots: one file, snapshots_dir/<collection>/<collection>-<time>.snapshot: a tar of manifest.json (format, name, config, SHA-256
  * and size of the data file) and data.mdb, written to a temporary name, synced, renamed. */

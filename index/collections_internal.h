@@ -1,5 +1,5 @@
 /*
- * What collections.c (names, opening, closing), collections_alias.c and snapshot.c share. Nobody else includes it.
+ * What collections.c (names, opening, closing), collections_alias.c, collections_backup.c and snapshot*.c share. Nobody else includes it.
  *
  * In memory: two arrays in name order, the truth being the catalog. A commit to the catalog is made under `admin` alone, so that
  * reading goes on; the arrays then change under `lock`. Lock order: admin, lock. Environments are opened and closed under neither
@@ -19,8 +19,11 @@ struct vk_centry { /* a collection */
 	struct vk_collection *c; /* the registry's own reference; NULL: closed */
 	bool busy;               /* being opened or closed */
 	bool dropped;            /* not in the array any more */
+	bool kept;               /* but a backup may still want it: in `doomed` */
+	bool gone;               /* nor its files */
 	unsigned waiting;        /* who looks at the entry: not freed before */
 	uint64_t used;           /* the registry's tick when it was last asked for */
+	struct vk_centry *next_doomed;
 };
 
 struct vk_calias {
@@ -44,6 +47,8 @@ struct vk_collections {
 	size_t alias_n;
 	uint32_t next_id; /* never given out before */
 	uint64_t tick;
+	unsigned holds;           /* backups that run: what is dropped meanwhile stays readable */
+	struct vk_centry *doomed; /* dropped since */
 };
 
 /* Index of the first that is not less; *found: it is the name. Under lock. */
@@ -52,6 +57,14 @@ size_t vk_calias_at(const struct vk_calias *alias, size_t n, struct vk_bytes nam
 
 enum vk_status vk_collection_missing(struct vk_bytes name, struct vk_error *err);
 enum vk_status vk_collection_there(struct vk_bytes name, struct vk_error *err);
+
+/* A reference to e's collection, opened if need be; *out stays NULL (and VK_OK) when e is gone. Under lock, which it
+ * lets go meanwhile. */
+enum vk_status vk_centry_get(struct vk_collections *cs, struct vk_centry *e, struct vk_collection **out, struct vk_error *err);
+/* Under lock: e is looked at no more (see `waiting`) and may be freed. */
+void vk_centry_let_go(struct vk_centry *e);
+/* Lets the environment of an entry that was taken out go, and its files; not while it is kept. */
+void vk_centry_discard(struct vk_collections *cs, struct vk_centry *e);
 
 /* The collection's own name for a name or an alias; false: there is none. */
 bool vk_collections_real_name(struct vk_collections *cs, struct vk_bytes name, char real[VK_NAME_MAX + 1]);

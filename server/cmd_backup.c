@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "index/collections.h"
 #include "server/cli_client.h"
 #include "server/cmd.h"
 #include "server/progress.h"
@@ -75,6 +76,7 @@ struct stores {
 	struct vk_datadir datadir;
 	struct vk_catalog *catalog;
 	struct vk_cachedb *cache;
+	struct vk_collections *collections;
 };
 
 static enum vk_status open_stores(struct stores *s, const char *data_dir, struct vk_error *err)
@@ -87,11 +89,15 @@ static enum vk_status open_stores(struct stores *s, const char *data_dir, struct
 	if (!st) st = vk_catalog_open(path, true, &s->catalog, err);
 	snprintf(path, sizeof path, "%s/cache", s->datadir.path);
 	if (!st) st = vk_cachedb_open(path, &opts, &s->cache, err);
+	snprintf(path, sizeof path, "%s/collections", s->datadir.path);
+	struct vk_collections_opts c = {.catalog = s->catalog, .dir = path, .read_only = true};
+	if (!st) st = vk_collections_open(&c, &s->collections, err);
 	return st;
 }
 
 static void close_stores(struct stores *s)
 {
+	if (s->collections) vk_collections_close(s->collections);
 	if (s->cache) vk_cachedb_close(s->cache);
 	if (s->catalog) vk_catalog_close(s->catalog);
 	vk_datadir_close(&s->datadir);
@@ -102,10 +108,15 @@ static int backup_offline(const struct vk_cli *cli, const char *data_dir, const 
 	struct stores s;
 	struct vk_error err = {0};
 	struct vk_progress progress;
-	struct vk_backup_opts opts = {.progress = show_progress, .arg = &progress};
+	struct vk_backup_source collections;
+	struct vk_backup_opts opts = {.progress = show_progress, .arg = &progress, .collections = &collections};
 	vk_progress_begin(&progress, stderr, false, "bytes", vk_mono_us());
 	enum vk_status st = open_stores(&s, data_dir, &err);
-	if (!st) st = vk_backup_write(s.catalog, s.cache, s.datadir.path, dir, &opts, &err);
+	if (!st) {
+		vk_collections_backup_begin(s.collections, &collections);
+		st = vk_backup_write(s.catalog, s.cache, s.datadir.path, dir, &opts, &err);
+		vk_collections_backup_end(s.collections);
+	}
 	vk_progress_end(&progress);
 	close_stores(&s);
 	if (st) return fail(cli, &err);
@@ -149,7 +160,7 @@ static int backup_by_server(const struct vk_cli *cli, const char *dir, bool may_
 static const struct vk_cli_help backup_help = {
 	.name = "veckeep backup",
 	.synopsis = "[OPTION]... DIR",
-	.text = "Copies catalog and cache into DIR, which must be missing or empty, while the server\n"
+	.text = "Copies catalog, cache and collections into DIR, which must be missing or empty, while the server\n"
 		"serves on. The server writes it, so DIR is a path on its machine. A directory without\n"
 		"manifest.json is no backup: it is written last.\n",
 	.examples = "  veckeep backup /backups/veckeep-$(date +%F)\n"

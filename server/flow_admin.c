@@ -5,6 +5,7 @@
 #include "base/cfg.h"
 #include "base/clock.h"
 #include "embed/dialect.h"
+#include "index/collections.h"
 #include "server/app.h"
 #include "server/error.h"
 #include "server/flows.h"
@@ -399,9 +400,14 @@ static void run_backup(void *arg)
 {
 	struct backup *b = arg;
 	struct vk_error err = {0};
-	struct vk_backup_opts opts = {b->bytes_per_s, backup_progress, b};
+	struct vk_backup_source collections;
+	struct vk_backup_opts opts = {b->bytes_per_s, backup_progress, b, &collections};
 	vk_engine_flush_usage(b->app->engine, vk_wall_ms());
-	if (vk_backup_write(b->app->catalog, b->app->cache, b->app->datadir.path, b->dir, &opts, &err)) {
+	vk_collections_backup_begin(b->app->collections, &collections);
+	enum vk_status st =
+		vk_backup_write(b->app->catalog, b->app->cache, b->app->datadir.path, b->dir, &opts, &err);
+	vk_collections_backup_end(b->app->collections);
+	if (st) {
 		vk_reply_error(b->req, &err);
 	} else {
 		struct vk_jw w;

@@ -30,8 +30,13 @@
 #include "store/cachedb_internal.h"
 #include "store/file.h"
 #include "store/internal.h"
+#include "store/kv_internal.h"
 
-#define MANIFEST_VERSION 1
+/* 1: catalog and cache; 2: collections, too. Written with the lowest that tells all. */
+#define MANIFEST_VERSION 2
+#define MANIFEST_MAX ((size_t)64 << 20)
+#define COLLECTIONS_MAX 200000
+#define ROUNDS_MAX 10 /* of copying what was made since the catalog's copy */
 #define PIPE_CHUNK ((size_t)64 << 10)
 
 enum { F_CACHE, F_CATALOG, F_FORMAT, F_COUNT };
@@ -51,10 +56,51 @@ struct file_info {
 	bool seen;
 };
 
+struct collection_info {
+	uint32_t id;
+	struct file_info file;
+};
+
 struct manifest {
 	struct file_info file[F_COUNT];
+	struct collection_info *collection; /* malloc'd */
+	size_t collections_n;
 	uint64_t rows, corrupt_rows;
 };
+
+static const struct collection_info *find_collection(const struct manifest *m, uint32_t id)
+{
+	for (size_t i = 0; i < m->collections_n; i++)
+		if (m->collection[i].id == id) return &m->collection[i];
+	return NULL;
+}
+
+/* A place for one more, or NULL. */
+static struct collection_info *add_collection(struct manifest *m, uint32_t id)
+{
+	size_t n = m->collections_n;
+	if (n >= COLLECTIONS_MAX) return NULL;
+	if ((n & (n - 1)) == 0) { /* full: 0, 1, 2, 4, ... */
+		struct collection_info *more =
+		    realloc(m->collection, (n ? 2 * n : 1) * sizeof *more);
+		if (!more) return NULL;
+		m->collection = more;
+	}
+	m->collection[n] = (struct collection_info){.id = id};
+	m->collections_n++;
+	return &m->collection[n];
+}
+
+/* The file of a collection in the backup, and in the data directory. */
+static void collection_name(char *dst, size_t cap, uint32_t id)
+{
+	snprintf(dst, cap, "collection-%u.mdb", id);
+}
+
+static void collection_target(char *dst, size_t cap, uint32_t id)
+{
+	snprintf(dst, cap, "collections/%u/data.mdb", id);
+}
 
 /* Copying one environment */
 
@@ -214,33 +260,42 @@ out:
 
 /* Writing */
 
+static void write_file_entry(struct vk_jw *w, const char *name, const struct file_info *f)
+{
+	char hex[2 * VK_SHA256_SIZE + 1];
+	vk_hex(hex, f->sha256, VK_SHA256_SIZE);
+	vk_jw_object(w);
+	vk_jw_kv(w, "name", name);
+	vk_jw_ki(w, "bytes", (int64_t)f->bytes);
+	vk_jw_kv(w, "sha256", hex);
+	vk_jw_object_end(w);
+}
+
 static enum vk_status write_manifest(const char *dir, const struct manifest *m,
 				     struct vk_error *err)
 {
 	struct vk_buf text;
 	struct vk_jw w;
-	char hex[2 * VK_SHA256_SIZE + 1], when[32];
+	char when[32];
 	time_t now = (time_t)(vk_wall_ms() / 1000);
 	struct tm tm;
 	gmtime_r(&now, &tm);
 	strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	vk_buf_init(&text, 65536);
+	vk_buf_init(&text, MANIFEST_MAX);
 	vk_jw_init(&w, &text);
 	vk_jw_object(&w);
-	vk_jw_ki(&w, "veckeep_backup", MANIFEST_VERSION);
+	vk_jw_ki(&w, "veckeep_backup", m->collections_n ? MANIFEST_VERSION : 1);
 	vk_jw_kv(&w, "program", VK_VERSION);
 	vk_jw_kv(&w, "created", when);
 	vk_jw_ki(&w, "cache_rows", (int64_t)m->rows);
 	vk_jw_ki(&w, "cache_rows_corrupt", (int64_t)m->corrupt_rows);
 	vk_jw_key(&w, "files");
 	vk_jw_array(&w);
-	for (int i = 0; i < F_COUNT; i++) {
-		vk_hex(hex, m->file[i].sha256, VK_SHA256_SIZE);
-		vk_jw_object(&w);
-		vk_jw_kv(&w, "name", files[i].name);
-		vk_jw_ki(&w, "bytes", (int64_t)m->file[i].bytes);
-		vk_jw_kv(&w, "sha256", hex);
-		vk_jw_object_end(&w);
+	for (int i = 0; i < F_COUNT; i++) write_file_entry(&w, files[i].name, &m->file[i]);
+	for (size_t i = 0; i < m->collections_n; i++) {
+		char name[64];
+		collection_name(name, sizeof name, m->collection[i].id);
+		write_file_entry(&w, name, &m->collection[i].file);
 	}
 	vk_jw_array_end(&w);
 	vk_jw_object_end(&w);
@@ -265,6 +320,68 @@ static uint64_t data_bytes(struct vk_env *env)
 	return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+static enum vk_status copy_collection(const struct vk_backup_source *src, uint32_t id,
+				      const char *dir, struct pace *pace, struct manifest *m,
+				      struct vk_error *err)
+{
+	char name[64], path[4300];
+	struct vk_kv *kv;
+	void *ref;
+	collection_name(name, sizeof name, id);
+	path_in(path, sizeof path, dir, name);
+	enum vk_status st = src->open(src->arg, id, &kv, &ref, err);
+	if (st) return st;
+	struct collection_info *c = add_collection(m, id);
+	if (!c) st = vk_fail(err, VK_E_NOMEM, "too many collections for one backup");
+	pace->total += data_bytes(kv->env);
+	if (!st) st = copy_env(kv->env, path, pace, &c->file, err);
+	if (!st)
+		st = walk_copy(path, kv->env->opts.tables, kv->env->opts.tables_n, NULL, err);
+	src->close(src->arg, ref);
+	return st;
+}
+
+/* Those that are not copied yet; *copied: how many there were. */
+static enum vk_status copy_collections(const struct vk_backup_source *src, const char *dir,
+				       struct pace *pace, struct manifest *m, size_t *copied,
+				       struct vk_error *err)
+{
+	uint32_t *ids = NULL;
+	size_t n = 0;
+	*copied = 0;
+	if (!src) return VK_OK;
+	enum vk_status st = src->list(src->arg, &ids, &n, err);
+	for (size_t i = 0; i < n && !st; i++) {
+		if (find_collection(m, ids[i])) continue;
+		st = copy_collection(src, ids[i], dir, pace, m, err);
+		++*copied;
+	}
+	free(ids);
+	return st;
+}
+
+/*
+ * Collections, then the catalog, so that it knows the spaces that their rows name; then what was made between
+ * the two, and the catalog once more, until its copy names no collection that is not here.
+ */
+static enum vk_status copy_named(struct vk_env *catalog, const char *catalog_path, const char *dir,
+				 struct pace *pace, struct manifest *m, struct vk_error *err)
+{
+	const struct vk_backup_source *src = pace->opts->collections;
+	size_t copied;
+	enum vk_status st = copy_collections(src, dir, pace, m, &copied, err);
+	for (int round = 0; !st; round++) {
+		if (round == ROUNDS_MAX)
+			return vk_fail(err, VK_E_BUSY,
+				       "collections are made faster than they can be copied");
+		unlink(catalog_path);
+		st = copy_env(catalog, catalog_path, pace, &m->file[F_CATALOG], err);
+		if (!st) st = copy_collections(src, dir, pace, m, &copied, err);
+		if (!st && copied == 0) break;
+	}
+	return st;
+}
+
 static enum vk_status write_files(struct vk_catalog *catalog, struct vk_cachedb *cache,
 				  const char *data_dir, const char *dir, struct pace *pace,
 				  struct manifest *m, struct vk_error *err)
@@ -276,7 +393,7 @@ static enum vk_status write_files(struct vk_catalog *catalog, struct vk_cachedb 
 
 	/* The cache first: what its rows name is in every later catalog. */
 	enum vk_status st = copy_env(cache->env, path[F_CACHE], pace, &m->file[F_CACHE], err);
-	if (!st) st = copy_env(catalog_env, path[F_CATALOG], pace, &m->file[F_CATALOG], err);
+	if (!st) st = copy_named(catalog_env, path[F_CATALOG], dir, pace, m, err);
 	if (!st) st = vk_file_copy(format, path[F_FORMAT], m->file[F_FORMAT].sha256, err);
 	if (!st)
 		st = vk_file_hash(path[F_FORMAT], m->file[F_FORMAT].sha256,
@@ -303,6 +420,7 @@ enum vk_status vk_backup_write(struct vk_catalog *catalog, struct vk_cachedb *ca
 	if (!st) st = write_files(catalog, cache, data_dir, dir, &pace, &m, err);
 	if (!st) st = vk_dir_sync(dir, err);
 	if (!st) st = write_manifest(dir, &m, err);
+	free(m.collection);
 	if (st) {
 		vk_dir_remove(dir);
 		return st;
@@ -315,6 +433,22 @@ enum vk_status vk_backup_write(struct vk_catalog *catalog, struct vk_cachedb *ca
 }
 
 /* Restoring */
+
+static bool read_collection_entry(struct vk_bytes name, const struct file_info *info,
+				  struct manifest *m)
+{
+	char text[64], again[64];
+	unsigned id;
+	if (name.n >= sizeof text) return false;
+	memcpy(text, name.p, name.n);
+	text[name.n] = 0;
+	if (sscanf(text, "collection-%u.mdb", &id) != 1) return false;
+	collection_name(again, sizeof again, id);
+	if (strcmp(text, again) != 0 || find_collection(m, id)) return false;
+	struct collection_info *c = add_collection(m, id);
+	if (c) c->file = *info;
+	return c != NULL;
+}
 
 static bool read_file_entry(const vk_jv *v, struct manifest *m)
 {
@@ -332,7 +466,7 @@ static bool read_file_entry(const vk_jv *v, struct manifest *m)
 		m->file[i] = info;
 		return true;
 	}
-	return false;
+	return read_collection_entry(name, &info, m);
 }
 
 static enum vk_status read_manifest(const char *dir, struct manifest *m, struct vk_error *err)
@@ -344,8 +478,8 @@ static enum vk_status read_manifest(const char *dir, struct manifest *m, struct 
 	int64_t version = 0;
 	*m = (struct manifest){0};
 	path_in(path, sizeof path, dir, "manifest.json");
-	vk_buf_init(&text, 65536);
-	vk_arena_init(&arena, (size_t)1 << 20);
+	vk_buf_init(&text, MANIFEST_MAX);
+	vk_arena_init(&arena, 4 * MANIFEST_MAX);
 	enum vk_status st = vk_file_read(path, &text, err);
 	if (st == VK_E_NOT_FOUND)
 		vk_fail(err, st, "%s is no complete backup: it has no manifest.json", dir);
@@ -353,10 +487,10 @@ static enum vk_status read_manifest(const char *dir, struct manifest *m, struct 
 		st = vk_fail(err, VK_E_CORRUPT, "%s is damaged", path);
 	const vk_jv *root = st ? NULL : vk_json_root(doc);
 	if (!st && vk_jv_i64(vk_jv_get(root, "veckeep_backup"), &version) &&
-	    version != MANIFEST_VERSION)
+	    (version < 1 || version > MANIFEST_VERSION))
 		st = vk_fail(err, VK_E_INVALID, "%s: backups of version %lld are not known here",
 			     path, (long long)version);
-	bool ok = !st && version == MANIFEST_VERSION;
+	bool ok = !st && version > 0;
 	for (const vk_jv *v = st ? NULL : vk_jv_first(vk_jv_get(root, "files")); v;
 	     v = vk_jv_next(v))
 		ok = ok && read_file_entry(v, m);
@@ -368,37 +502,56 @@ static enum vk_status read_manifest(const char *dir, struct manifest *m, struct 
 	return st;
 }
 
-static enum vk_status lay_file(const char *dir, const char *staging, int i,
-			       const struct manifest *m, struct vk_error *err)
+static enum vk_status lay_file(const char *dir, const char *name, const char *staging,
+			       const char *target, const struct file_info *info,
+			       struct vk_error *err)
 {
 	char from[4300], to[4300];
 	struct stat s;
 	uint8_t sha256[VK_SHA256_SIZE];
-	path_in(from, sizeof from, dir, files[i].name);
-	path_in(to, sizeof to, staging, files[i].target);
+	path_in(from, sizeof from, dir, name);
+	path_in(to, sizeof to, staging, target);
 	if (stat(from, &s) != 0) return vk_fail(err, VK_E_CORRUPT, "%s: %s", from, strerror(errno));
-	if ((uint64_t)s.st_size != m->file[i].bytes)
+	if ((uint64_t)s.st_size != info->bytes)
 		return vk_fail(err, VK_E_CORRUPT, "%s has %lld bytes, the manifest says %llu", from,
-			       (long long)s.st_size, (unsigned long long)m->file[i].bytes);
+			       (long long)s.st_size, (unsigned long long)info->bytes);
 	enum vk_status st = vk_file_copy(from, to, sha256, err);
-	if (!st && memcmp(sha256, m->file[i].sha256, sizeof sha256) != 0)
+	if (!st && memcmp(sha256, info->sha256, sizeof sha256) != 0)
 		st = vk_fail(err, VK_E_CORRUPT, "%s is damaged: its hash is not the manifest's",
 			     from);
 	return st;
 }
 
+static enum vk_status stage_collection(const char *dir, const char *staging,
+				       const struct collection_info *c, struct vk_error *err)
+{
+	char name[64], target[64], path[4300];
+	snprintf(target, sizeof target, "collections/%u", c->id);
+	path_in(path, sizeof path, staging, target);
+	enum vk_status st = vk_dir_make(path, err);
+	collection_name(name, sizeof name, c->id);
+	collection_target(target, sizeof target, c->id);
+	if (!st) st = lay_file(dir, name, staging, target, &c->file, err);
+	return st ? st : vk_dir_sync(path, err);
+}
+
+static const char *const subdirs[] = {"catalog", "cache", "collections"};
+#define SUBDIRS ((int)(sizeof subdirs / sizeof *subdirs))
+
 static enum vk_status stage(const char *dir, const char *staging, const struct manifest *m,
 			    struct vk_error *err)
 {
-	static const char *const subdirs[] = {"catalog", "cache"};
 	char path[4300];
 	enum vk_status st = vk_dir_make(staging, err);
-	for (int i = 0; i < 2 && !st; i++) {
+	for (int i = 0; i < SUBDIRS && !st; i++) {
 		path_in(path, sizeof path, staging, subdirs[i]);
 		st = vk_dir_make(path, err);
 	}
-	for (int i = 0; i < F_COUNT && !st; i++) st = lay_file(dir, staging, i, m, err);
-	for (int i = 0; i < 2 && !st; i++) {
+	for (int i = 0; i < F_COUNT && !st; i++)
+		st = lay_file(dir, files[i].name, staging, files[i].target, &m->file[i], err);
+	for (size_t i = 0; i < m->collections_n && !st; i++)
+		st = stage_collection(dir, staging, &m->collection[i], err);
+	for (int i = 0; i < SUBDIRS && !st; i++) {
 		path_in(path, sizeof path, staging, subdirs[i]);
 		st = vk_dir_sync(path, err);
 	}
@@ -408,8 +561,8 @@ static enum vk_status stage(const char *dir, const char *staging, const struct m
 static enum vk_status move_into_place(const char *staging, const char *data_dir,
 				      struct vk_error *err)
 {
-	static const char *const names[] = {"catalog", "cache", "FORMAT"};
-	for (int i = 0; i < 3; i++) {
+	static const char *const names[] = {"catalog", "cache", "collections", "FORMAT"};
+	for (int i = 0; i < 4; i++) {
 		char from[4300], to[4300];
 		path_in(from, sizeof from, staging, names[i]);
 		path_in(to, sizeof to, data_dir, names[i]);
@@ -425,9 +578,9 @@ static enum vk_status move_into_place(const char *staging, const char *data_dir,
 /* Takes away what a failed restore left; the directory itself only when it was not there before. */
 static void clean_up(const char *data_dir, const char *staging, bool made)
 {
-	static const char *const names[] = {"FORMAT", "catalog", "cache", "LOCK"};
+	static const char *const names[] = {"FORMAT", "catalog", "cache", "collections", "LOCK"};
 	vk_dir_remove(staging);
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		char path[4300];
 		path_in(path, sizeof path, data_dir, names[i]);
 		if (unlink(path) != 0) vk_dir_remove(path);
@@ -443,19 +596,22 @@ enum vk_status vk_backup_restore(const char *dir, const char *data_dir, struct v
 	char staging[4300];
 	enum vk_status st = read_manifest(dir, &m, err);
 	if (!st) st = vk_datadir_format_check(dir, err);
-	if (st) return st;
 	bool made = stat(data_dir, &s) != 0;
-	st = vk_datadir_lock(&lock, data_dir, 0, err);
-	if (st) return st;
-	if (!vk_datadir_is_fresh(lock.path)) {
-		vk_datadir_close(&lock);
-		return vk_fail(err, VK_E_EXISTS, "%s is not empty; restore into a new directory",
-			       data_dir);
+	if (!st) st = vk_datadir_lock(&lock, data_dir, 0, err);
+	if (st) {
+		free(m.collection);
+		return st;
 	}
 	path_in(staging, sizeof staging, lock.path, "restore.new");
-	st = stage(dir, staging, &m, err);
-	if (!st) st = move_into_place(staging, lock.path, err);
-	if (st) clean_up(lock.path, staging, made);
+	if (!vk_datadir_is_fresh(lock.path)) {
+		st = vk_fail(err, VK_E_EXISTS, "%s is not empty; restore into a new directory",
+			     data_dir);
+	} else {
+		st = stage(dir, staging, &m, err);
+		if (!st) st = move_into_place(staging, lock.path, err);
+		if (st) clean_up(lock.path, staging, made);
+	}
 	vk_datadir_close(&lock);
+	free(m.collection);
 	return st;
 }

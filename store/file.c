@@ -73,7 +73,7 @@ static void remove_files(const char *path, int depth)
 	rmdir(path);
 }
 
-void vk_dir_remove(const char *path) { remove_files(path, 1); }
+void vk_dir_remove(const char *path) { remove_files(path, 3); }
 
 enum vk_status vk_fd_write(int fd, const void *bytes, size_t n, const char *path,
 			   struct vk_error *err)

@@ -15,7 +15,7 @@ enum vk_status vk_dir_make(const char *path, struct vk_error *err);
 enum vk_status vk_dir_sync(const char *path, struct vk_error *err);
 /* Missing or empty. */
 bool vk_dir_is_empty(const char *path);
-/* Deletes the directory with the files in it and in its direct subdirectories. */
+/* Deletes the directory with what is in it, three levels of subdirectories deep. */
 void vk_dir_remove(const char *path);
 
 /* All n bytes, or an error that names path. */
