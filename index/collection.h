@@ -119,6 +119,11 @@ struct vk_change {
 /* Changes after `after`, ascending; fn returns false to stop. */
 enum vk_status vk_view_changes(struct vk_view *v, uint64_t after, bool (*fn)(void *arg, const struct vk_change *ch), void *arg);
 
+/* Checks every invariant across the tables in one view: ids and slots, heads and changes, free slots, payloads, rows, live and
+ * set bitmaps; and payload indexes against the payloads, by building them anew in the directory scratch (made, and left to
+ * the caller to delete; NULL leaves them out). VK_E_CORRUPT: err says what is wrong first. */
+enum vk_status vk_collection_check(struct vk_collection *c, const char *scratch, struct vk_error *err);
+
 struct vk_collection_stats {
 	uint64_t points, sequence, next_slot, tail_rows, rows;
 	bool sealing, building; /* background work under way: status yellow */
