@@ -5,8 +5,8 @@
  * is more). A row written alone goes to the tail, and its place in the block, if it has one there, is marked
  * dead; sealing moves tail rows home and rewrites blocks that are more than a quarter dead. A batch that fills whole
  * blocks is written as blocks at once. So for every slot at most one row counts: the tail's, else the block's
- * that is present and not dead. Each block has a sibling with 8-bit codes (dims >= VK_CODE_DIMS_MIN) and, with
- * binary quantisation, one with sign bits.
+ * that is present and not dead. Each block has a sibling with 8-bit codes (f32 and f16, dims >= VK_CODE_DIMS_MIN)
+ * and, with binary quantisation, one with sign bits; blocks written before it was asked for have none.
  *
  * Rows are kept as they came, in the set's dtype, with the f32 inverse norm of what is kept; under cosine the API's view
  * is the unit vector. Borrowed pointers live as long as the view (or until the next put in a write transaction).
@@ -32,13 +32,14 @@ struct vk_row_in {
 	uint32_t slot;
 	const float *row; /* dims finite components */
 };
-/* Stores n rows (slots ascending, each once). */
+/* Stores n rows (slots ascending, each once). f16 keeps what overflows as the greatest number, not as infinity. */
 enum vk_status vk_vset_put(struct vk_kv_txn *t, const struct vk_set *s, const struct vk_row_in *rows, size_t n);
 /* VK_E_NOT_FOUND: the slot had no row. */
 enum vk_status vk_vset_del(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot);
 /* One step of sealing and compaction, about budget bytes written. *from is the block to look at first (0 to
  * start). all: seal whatever the tail holds; else only blocks worth it (a quarter of their rows in the tail, or
- * dead). VK_E_BUSY: more to do, call again in a new transaction; VK_OK: nothing left. */
+ * dead). VK_E_BUSY: more to do, call again in a new transaction; VK_OK: nothing left, *from is 0 again. Damage is
+ * logged and passed over. */
 enum vk_status vk_vset_seal_step(struct vk_kv_txn *t, const struct vk_set *s, bool all, size_t budget, uint32_t *from);
 /* Deletes the set's rows step by step; VK_E_BUSY: more. */
 enum vk_status vk_vset_drop_step(struct vk_kv_txn *t, uint32_t set_id, size_t budget);
@@ -91,7 +92,8 @@ struct vk_vset_stats {
 enum vk_status vk_vset_stats(struct vk_kv_txn *t, const struct vk_set *s, struct vk_vset_stats *out);
 /* The slots that have a row. */
 enum vk_status vk_vset_slots(struct vk_kv_txn *t, const struct vk_set *s, struct vk_bitmap *into);
-/* Checks the CRCs of blocks from *block on, about budget bytes; VK_E_BUSY: more; VK_E_CORRUPT names it in err. */
+/* Checks the CRCs of blocks from *block on, about budget bytes; VK_E_BUSY: more; VK_E_CORRUPT names it in err, and
+ * *block is behind it. */
 enum vk_status vk_vset_scrub_step(struct vk_kv_txn *t, const struct vk_set *s, size_t budget, uint32_t *block,
 				  struct vk_error *err);
 

@@ -10,7 +10,7 @@
 #error "rows are read straight from the map: little-endian machines only"
 #endif
 _Static_assert(sizeof(struct vk_code_head) == 24, "a record on disk");
-_Static_assert(sizeof(float) == 4, "a record on disk");
+_Static_assert(sizeof(float) == 4 && sizeof(void *) == 8, "a record on disk");
 
 #define VERSION 1
 #define PAGE 4096u
@@ -85,7 +85,9 @@ static void layout(struct vk_rec_block_layout *l, enum vk_rec_block_kind kind, e
 uint32_t vk_rec_block_slots(enum vk_dtype dtype, uint32_t dims)
 {
 	struct vk_rec_block_layout l;
+	size_t most = VK_REC_BLOCK_MAX / stride_of(VK_REC_BLOCK_ROWS, dtype, dims); /* reads ask often: begin near it */
 	uint32_t slots = VK_REC_BLOCK_SLOTS_MAX;
+	while (slots > 1 && slots > most) slots /= 2;
 	for (; slots > 1; slots /= 2) {
 		layout(&l, VK_REC_BLOCK_ROWS, dtype, dims, slots, slots);
 		if (l.size <= VK_REC_BLOCK_MAX) break;
@@ -155,7 +157,8 @@ bool vk_rec_block_decode(struct vk_rec_block *b, const struct vk_rec_block_shape
 	struct vk_rec_block_layout l;
 	const uint8_t *p = u8(value);
 	uint32_t slots = vk_rec_block_slots(shape->dtype, shape->dims);
-	if (value.n < VK_REC_BLOCK_HEAD || (uintptr_t)p % 8 != 0 || !head_checks(p, shape, slots)) return false;
+	if (value.n < VK_REC_BLOCK_HEAD || (uintptr_t)p % 8 != 0 || (uint64_t)shape->block * slots > UINT32_MAX) return false;
+	if (!head_checks(p, shape, slots)) return false;
 	uint32_t rows = vk_get_u32le(p + 28);
 	layout(&l, shape->kind, shape->dtype, shape->dims, slots, rows);
 	if (value.n != l.size) return false;
