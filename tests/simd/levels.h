@@ -20,6 +20,14 @@ static inline bool level_here(enum vk_cpu_level level)
 	for (enum vk_cpu_level level = VK_CPU_SCALAR; level < VK_CPU_LEVELS; level++)         \
 		if (level_here(level))
 
+/* By how much to shorten what only repeats: 1, or VK_TEST_SHARE (for emulators). */
+static inline size_t test_share(void)
+{
+	const char *s = getenv("VK_TEST_SHARE");
+	size_t share = s ? strtoull(s, NULL, 0) : 1;
+	return share ? share : 1;
+}
+
 static inline uint64_t test_seed(void)
 {
 	const char *s = getenv("VK_TEST_SEED");

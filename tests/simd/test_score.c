@@ -180,11 +180,11 @@ static void test_score_every_level_equals_scalar(void **state)
 				assert_int_equal(vk_kernels(level)->score[kind][t] != NULL, has_meaning(kind, t));
 				assert_int_equal(vk_kernels(level)->score_at[kind][t] != NULL, has_meaning(kind, t));
 				if (!has_meaning(kind, t)) continue;
-				for (size_t dims = 1; dims <= 700; dims++)
+				for (size_t dims = 1; dims <= 130 + 570 / test_share(); dims++)
 					compare(&b, level, kind, t, dims, (enum mood)(dims % MOODS));
 				for (size_t dims = 1; dims <= 100; dims++)
 					for (enum mood m = 0; m < MOODS; m++) compare(&b, level, kind, t, dims, m);
-				for (int i = 0; i < 12; i++)
+				for (size_t i = 0; i < 3 + 9 / test_share(); i++)
 					compare(&b, level, kind, t, 701 + vk_rng(&b.rng) % (DIMS_MAX - 700),
 						(enum mood)(i % MOODS));
 				for (size_t dims = 701; full && dims <= DIMS_MAX; dims++)
@@ -268,7 +268,7 @@ static void test_score_conversions_equal_scalar(void **state)
 	uint64_t rng = test_seed();
 	struct fence in = fence_new(4 * N), out = fence_new(4 * N);
 	const struct vk_kernels *scalar = vk_kernels(VK_CPU_SCALAR);
-	const int rounds = 3000;
+	const int rounds = 3000 / (int)test_share();
 	for_each_level(level)
 		for (int round = 0; round < rounds; round++) {
 			const struct vk_kernels *k = vk_kernels(level);
@@ -357,7 +357,7 @@ static void test_score_threshold_is_the_least_rank_let_through(void **state)
 {
 	(void)state;
 	uint64_t rng = test_seed();
-	for (int i = 0; i < 200000; i++) {
+	for (size_t i = 0; i < 200000 / test_share(); i++) {
 		float t = fabsf(value(&rng, (enum mood)(i % HUGE_VALUES))), floor = vk_rank_of_threshold(VK_METRIC_L2, t);
 		assert_true(vk_score_of_rank(VK_METRIC_L2, floor) <= t);
 		assert_true(vk_score_of_rank(VK_METRIC_L2, nextafterf(floor, -INFINITY)) > t);
