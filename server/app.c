@@ -18,6 +18,8 @@
 
 #define CACHE_BYTES_DEFAULT ((uint64_t)20 << 30)
 #define POOL_QUEUE 4096
+#define CHORE_THREADS 4
+#define CHORE_QUEUE 1024
 
 static const char *env(void *arg, const char *name)
 {
@@ -40,6 +42,23 @@ static void handle(void *arg, struct vk_req *req)
 {
 	struct vk_app *app = arg;
 	vk_router_dispatch(app->router, app, req, vk_wall_ms());
+}
+
+/* A snapshot is larger than any other body; only who may write sends one. */
+static size_t body_max(void *arg, const struct vk_req *req)
+{
+	static const char head[] = "/collections/", tail[] = "/snapshots/upload";
+	struct vk_app *app = arg;
+	struct vk_bytes path = req->path;
+	struct vk_auth who;
+	if (req->method != VK_POST || path.n < sizeof head + sizeof tail || memcmp(path.p, head, sizeof head - 1) != 0 ||
+	    memcmp(path.p + path.n - (sizeof tail - 1), tail, sizeof tail - 1) != 0)
+		return 0;
+	if (!req->peer_loopback && !vk_keys_any(app->keys) && !app->config.insecure) return 0;
+	struct vk_bytes key = vk_req_header(req, "api-key");
+	if (!key.p) key = vk_req_header(req, "x-api-key");
+	if (vk_keys_authenticate(app->keys, vk_req_header(req, "Authorization"), key, false, vk_wall_ms(), &who, NULL)) return 0;
+	return who.scopes & (VK_SCOPE_WRITE | VK_SCOPE_ADMIN) ? app->config.snapshot_bytes_max : 0;
 }
 
 static const char *const method_names[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
@@ -157,6 +176,8 @@ static enum vk_status open_embed(struct vk_app *app, struct vk_error *err)
 	if (st) return st;
 	if (!(app->pool = vk_pool_new(0, POOL_QUEUE, "vk-pool")))
 		return vk_fail(err, VK_E_NOMEM, "no threads for the compute pool");
+	if (!(app->chores = vk_pool_new(CHORE_THREADS, CHORE_QUEUE, "vk-chore")))
+		return vk_fail(err, VK_E_NOMEM, "no threads for chores");
 	if ((st = vk_upstream_start(&app->upstream, err))) return st;
 	vk_random(&seed, sizeof seed);
 	struct vk_engine_opts engine = {
@@ -185,7 +206,7 @@ static enum vk_status open_http(struct vk_app *app, struct vk_error *err)
 	struct vk_http_opts http = {
 		.listen = app->config.listen, .listen_n = n, .threads = app->config.http_threads,
 		.limits = app->config.http, .hosts = app->config.hosts, .handler = handle, .app = app,
-		.done = done, .reject = vk_reply_reject,
+		.done = done, .reject = vk_reply_reject, .body_max = body_max,
 	};
 	return vk_http_start(&http, &app->http, err);
 }
@@ -238,6 +259,7 @@ void vk_app_close(struct vk_app *app)
 	if (app->engine) vk_engine_stop(app->engine);
 	if (app->upstream) vk_upstream_stop(app->upstream);
 	vk_pool_free(app->pool);
+	vk_pool_free(app->chores);
 	vk_qd_part(app);
 	if (app->collections) vk_collections_close(app->collections);
 	if (app->engine) vk_engine_flush_usage(app->engine, vk_wall_ms());

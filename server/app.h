@@ -37,7 +37,8 @@ struct vk_app {
 	struct vk_cachedb *cache;
 	struct vk_tenants *tenants;
 	struct vk_upstream *upstream;
-	struct vk_pool *pool;
+	struct vk_pool *pool;         /* compute: its jobs never wait */
+	struct vk_pool *chores;       /* what waits for commits and files: configs, snapshots, sweeping */
 	struct vk_engine *engine;
 	struct vk_keys *keys;
 	struct vk_router *router;

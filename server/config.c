@@ -47,7 +47,7 @@ static void read_limits(struct vk_config *c, struct vk_cfg *cfg, const vk_jv *v)
 {
 	vk_cfg_object(cfg, v, "limits",
 		      "body header connections per_ip inputs text_bytes deadline queue head_timeout "
-		      "body_timeout idle_timeout drain");
+		      "body_timeout idle_timeout drain snapshot");
 	c->http.body_max = vk_cfg_size(cfg, v, "limits", "body", 0);
 	c->http.header_max = vk_cfg_size(cfg, v, "limits", "header", 0);
 	c->http.connections_max = (unsigned)vk_cfg_u64(cfg, v, "limits", "connections", 0, 0, 1000000);
@@ -58,6 +58,7 @@ static void read_limits(struct vk_config *c, struct vk_cfg *cfg, const vk_jv *v)
 	c->http.drain_ms = vk_cfg_duration_ms(cfg, v, "limits", "drain", 0);
 	c->inputs_max = vk_cfg_u64(cfg, v, "limits", "inputs", VK_LIMIT_INPUTS, 1, 100000);
 	c->text_bytes_max = vk_cfg_size(cfg, v, "limits", "text_bytes", VK_LIMIT_TEXT_BYTES);
+	c->snapshot_bytes_max = vk_cfg_size(cfg, v, "limits", "snapshot", VK_LIMIT_SNAPSHOT_BYTES);
 	c->deadline_ms = vk_cfg_duration_ms(cfg, v, "limits", "deadline", VK_DEADLINE_MS);
 	c->queue_max = vk_cfg_u64(cfg, v, "limits", "queue", 0, 0, 100000000);
 }

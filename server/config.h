@@ -21,6 +21,7 @@
 #define VK_LIMIT_TOKENS 131072            /* one token array */
 #define VK_LIMIT_MODEL_BYTES 512          /* a model name */
 #define VK_LIMIT_REPLY_BYTES ((size_t)1 << 30)
+#define VK_LIMIT_SNAPSHOT_BYTES ((size_t)1 << 30)
 #define VK_DEADLINE_MS 55000              /* under the 60 s that most clients and proxies wait */
 #define VK_INTERACTIVE_INPUTS 8           /* requests of so few inputs go first */
 
@@ -45,6 +46,7 @@ struct vk_config {
 	unsigned http_threads;
 	struct vk_http_limits http;
 	size_t inputs_max, text_bytes_max;
+	size_t snapshot_bytes_max;  /* of an uploaded snapshot: its body lies in memory */
 	uint64_t deadline_ms;
 	size_t queue_max;
 };

@@ -416,9 +416,9 @@ static enum vk_status check_content(const struct conn *c, const struct head *h, 
 		return st;
 	}
 	if (h->lengths) read_length(h->length, &length);
-	if (length > c->http->limits.body_max)
+	if (length > c->body.max)
 		return vk_fail_param(e, VK_E_TOO_LARGE, "body_too_large", "",
-				     "The body is larger than %zu bytes.", c->http->limits.body_max);
+				     "The body is larger than %zu bytes.", c->body.max);
 	return VK_OK;
 }
 
@@ -627,6 +627,13 @@ static enum MHD_Result refuse_head(struct conn *c, const struct head *h, struct 
 	return reply(c);
 }
 
+static size_t body_limit(struct conn *c)
+{
+	struct vk_http *h = c->http;
+	size_t max = h->opts.body_max ? h->opts.body_max(h->opts.app, &c->req) : 0;
+	return max ? max : h->limits.body_max;
+}
+
 /* MHD_YES: go on to the body (100 Continue is sent by libmicrohttpd then, if asked for). */
 static enum MHD_Result head_done(struct conn *c, const char *method, const char *version)
 {
@@ -652,6 +659,7 @@ static enum MHD_Result head_done(struct conn *c, const char *method, const char 
 	if (!st && !star && (!r->path.n || r->path.p[0] != '/'))
 		st = vk_fail(&e, VK_E_INVALID, "The request target must begin with a slash.");
 	if (!st) st = check_host(c, &h, &e);
+	if (!st) c->body.max = body_limit(c);
 	if (!st) st = check_content(c, &h, &e);
 	if (!st && !vk_reap_to(&c->reap, VK_REAP_BODY, r->start_us / 1000)) return MHD_NO;
 	if (st) return refuse_head(c, &h, &e);
@@ -668,9 +676,9 @@ static enum MHD_Result body_more(struct conn *c, const char *data, size_t n)
 	vk_buf_put(&c->body, data, n);
 	if (!c->body.failed) return MHD_YES;
 	/* Only a chunked body comes this far, or memory is short. */
-	if (c->body.n + n > c->http->limits.body_max)
+	if (c->body.n + n > c->body.max)
 		vk_fail_param(&e, VK_E_TOO_LARGE, "body_too_large", "", "The body is larger than %zu bytes.",
-			      c->http->limits.body_max);
+			      c->body.max);
 	else
 		vk_fail(&e, VK_E_NOMEM, "No memory for this body.");
 	refuse(c, &e);

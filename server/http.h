@@ -121,6 +121,9 @@ struct vk_http_opts {
 	/* Called after each reply, for metrics and the access log. NULL for none. */
 	void (*done)(void *app, const struct vk_req *req, int status, uint64_t duration_us,
 		     uint64_t bytes_out);
+	/* The most that this request's body may have, asked when the head is complete (headers can be read); 0, or NULL for all: body_max.
+	 * A body lies in memory, so more is for callers who are known. */
+	size_t (*body_max)(void *app, const struct vk_req *req);
 	/* Fills the reply of a request that never reached the handler (400, 408, 413, 431, 503), in the
 	 * manner of the API that its path belongs to. */
 	void (*reject)(void *app, struct vk_req *req, const struct vk_error *err);

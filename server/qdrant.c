@@ -139,6 +139,8 @@ static void leave(struct vk_app *app, struct vk_parted *p, struct vk_collection 
 
 static void let_go(struct vk_qd *q)
 {
+	if (q->flow && q->flow_free) q->flow_free(q->flow);
+	q->flow = NULL;
 	vk_json_free(q->doc);
 	vk_json_free(q->made[0]);
 	vk_json_free(q->made[1]);
@@ -210,6 +212,11 @@ void vk_qd_reply(struct vk_qd *q, struct vk_jw *w)
 }
 
 void vk_qd_end(struct vk_qd *q)
+{
+	end(q);
+}
+
+void vk_qd_reply_raw(struct vk_qd *q)
 {
 	end(q);
 }
@@ -366,18 +373,21 @@ static enum vk_status read_params(struct vk_qd *q, struct vk_error *err)
 	return VK_OK;
 }
 
+enum vk_status vk_qd_name(struct vk_qd *q, struct vk_error *err)
+{
+	struct vk_error why = {0};
+	enum vk_status st = vk_collection_name_check(q->name, &why);
+	if (!st) return vk_qd_access(q->req, q->name, err);
+	const char *text = why.text, *prefix = "Wrong input: ";
+	if (strncmp(text, prefix, strlen(prefix)) == 0) text += strlen(prefix);
+	vk_fail(err, st, "Validation error in path parameters: [collection_name: %.500s]", text);
+	err->http = 422;
+	return st;
+}
+
 static enum vk_status open_collection(struct vk_qd *q, struct vk_error *err)
 {
-	enum vk_status st = vk_collection_name_check(q->name, err);
-	if (st) {
-		if (!has_prefix(err->text)) {
-			put_prefix(err, "Validation error in path parameters: [collection_name: ");
-			if (strlen(err->text) + 1 < sizeof err->text) strcat(err->text, "]");
-		}
-		err->http = 422;
-		return st;
-	}
-	st = vk_qd_access(q->req, q->name, err);
+	enum vk_status st = vk_qd_name(q, err);
 	if (!st) st = vk_collections_get(q->app->collections, q->name, &q->c, err);
 	if (!st && !(q->conf = vk_collection_config(q->c))) st = vk_fail(err, VK_E_NOMEM, "out of memory");
 	return st;
@@ -465,7 +475,7 @@ static void run_work(void *arg)
 static void to_pool(struct vk_qd *q, vk_pool_fn *fn)
 {
 	struct vk_error err;
-	if (!vk_pool_submit(q->app->pool, fn, q)) return;
+	if (!vk_pool_submit(q->chore ? q->app->chores : q->app->pool, fn, q)) return;
 	vk_fail(&err, VK_E_BUSY, "Service error: the server has too much to do; try again shortly");
 	err.retry_after_ms = 1000;
 	vk_qd_fail(q, &err);
@@ -491,6 +501,12 @@ void vk_qd_go(struct vk_qd *q, void (*work)(struct vk_qd *q))
 	atomic_store(&q->stage, AWAY);
 	go_on(q); /* q may be over before this returns; req is not, until this handler is */
 	vk_req_park(req, deadline_ms, gone);
+}
+
+void vk_qd_chore(struct vk_qd *q, void (*work)(struct vk_qd *q))
+{
+	q->chore = true;
+	vk_qd_go(q, work);
 }
 
 void vk_qd_run(struct vk_qd *q, void (*work)(struct vk_qd *q))

@@ -39,12 +39,14 @@ struct vk_qd {
 	struct vk_collection *c;     /* a reference, or NULL for routes without a collection */
 	struct vk_bytes name;        /* as the URL has it */
 	struct vk_colconf *conf;     /* a reference */
+	bool chore;                  /* its work waits for others: see vk_qd_chore() */
 	bool wait;                   /* ?wait=true; ours are durable either way, so only the reply's word differs */
 	uint64_t timeout_ms;         /* ?timeout=; 0: none */
 	struct vk_qd_text *texts, **texts_tail;
 	size_t texts_n;
 	void (*work)(struct vk_qd *q); /* on the pool: no lock held, may take long */
 	void *flow;                  /* the flow's own */
+	void (*flow_free)(void *flow); /* NULL, or what frees it when the request ends, however it does */
 	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
 	uint64_t tokens;             /* logical tokens of the texts, for usage */
 	uint64_t billed_tokens, text_hits; /* of them bought now; texts that were cached */
@@ -68,6 +70,8 @@ void vk_qd_serve(struct vk_app *app, struct vk_req *req, bool with_collection, b
 		 enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err), void (*work)(struct vk_qd *q));
 /* Parks, embeds, runs work. Call it last in the handler. */
 void vk_qd_go(struct vk_qd *q, void (*work)(struct vk_qd *q));
+/* The same on app->chores: for work that waits (commits of configs, indexes being built, snapshots), so that no compute thread does. */
+void vk_qd_chore(struct vk_qd *q, void (*work)(struct vk_qd *q));
 /* Runs on this thread: for routes that take microseconds. work must end it before it returns. */
 void vk_qd_run(struct vk_qd *q, void (*work)(struct vk_qd *q));
 
@@ -79,9 +83,13 @@ void vk_qd_end(struct vk_qd *q);
 void vk_qd_reply_bool(struct vk_qd *q, bool result);
 /* {"operation_id": n, "status": "acknowledged" | "completed"} */
 void vk_qd_reply_update(struct vk_qd *q, uint64_t operation_id);
+/* The flow has filled the reply itself (a download): ends the request as it is. */
+void vk_qd_reply_raw(struct vk_qd *q);
 /* The status decides the HTTP status (err->http goes before); Qdrant's prefix is put before the text unless it has one. */
 void vk_qd_fail(struct vk_qd *q, const struct vk_error *err);
 
+/* Is the route's {collection_name} one, and may the key use it? For routes that take no collection (vk_qd_new() asks for the others). */
+enum vk_status vk_qd_name(struct vk_qd *q, struct vk_error *err);
 /* May this request's key use that collection? VK_E_FORBIDDEN in Qdrant's words. vk_qd_new() asks for the route's own. */
 enum vk_status vk_qd_access(const struct vk_req *req, struct vk_bytes name, struct vk_error *err);
 

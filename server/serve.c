@@ -95,7 +95,7 @@ static void sweep_one(void *arg, struct vk_bytes name, struct vk_collection *c)
 }
 
 /* Points past their time to live, of collections that are open: nobody sees them meanwhile. Not on the loop's thread, a big sweep
- * takes a while; one at a time. */
+ * takes a while and waits for its commits; one at a time. */
 static void sweep_job(void *arg)
 {
 	struct vk_app *app = arg;
@@ -108,7 +108,7 @@ static void sweep_job(void *arg)
 static void sweep(struct vk_app *app)
 {
 	if (atomic_exchange(&app->sweeping, true)) return;
-	if (vk_pool_submit(app->pool, sweep_job, app)) atomic_store(&app->sweeping, false);
+	if (vk_pool_submit(app->chores, sweep_job, app)) atomic_store(&app->sweeping, false);
 }
 
 /* Has the config file been touched since the last look? */
