@@ -1,7 +1,7 @@
 /*
  * CERTIFIED: the 8-bit codes of every row, and only those rows whole whose upper bound reaches the k-th best.
  *
- * A worker keeps, for each query, `low` (the k best lower bounds that it has seen: their k-th is a floor) and the survivors,
+ * Most rows fail a quick look in f32 (simd/code_screen.h); the others get their exact bounds (simd/code.h). A worker keeps, for each query, `low` (the k best lower bounds that it has seen: their k-th is a floor) and the survivors,
  * rows whose upper bound reaches the floor of the moment. A full list of survivors is cut by the floor that has risen since;
  * when that frees less than half (ties, or bounds that say nothing), its rows are scored on the spot, so memory stays
  * bounded and the worst case is a scan. At the end the survivors of all workers are put in decreasing order of their upper
@@ -11,12 +11,14 @@
  * A row enters `low` once, as a bound or as a rank, so that `low` always counts k different rows.
  */
 #include "index/exact_run.h"
+#include "simd/code_screen.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 #define SURVIVORS_MAX 4096 /* of one query in one worker; more when k is */
 #define SETTLE_ROWS 64	   /* scored between two looks at the floor */
+#define AHEAD_BYTES 4096
 
 struct survivor {
 	float upper, inv_norm;
@@ -30,9 +32,13 @@ struct shortlist {
 };
 struct certified { /* a worker's */
 	struct shortlist *list; /* one a query */
+	struct vk_code_columns columns;
 	int32_t dot[VK_CHUNK_ROWS];
 	float lower[VK_CHUNK_ROWS], upper[VK_CHUNK_ROWS];
-	struct vk_code_head head[VK_CHUNK_ROWS];
+	const struct vk_code_head *row_head; /* of the chunk's rows: the part's, or head below */
+	const float *inv_norm;
+	struct vk_code_head head[VK_CHUNK_ROWS]; /* rows that do not lie in order */
+	const uint8_t *code[VK_CHUNK_ROWS];
 };
 struct coded {
 	struct vk_code_query head;
@@ -56,7 +62,7 @@ static enum vk_status prepare(struct vk_exact_job *job, struct vk_arena *a)
 		vk_code_query(&cj->query[i].head, cj->query[i].code, stride, job->running[i].p.f, job->scorer.dims);
 	}
 	for (unsigned j = 0; j < job->workers; j++) {
-		struct certified *c = job->worker[j]->own = vk_arena_alloc(a, sizeof *c);
+		struct certified *c = job->worker[j]->own = vk_arena_calloc(a, 1, sizeof *c);
 		if (!c || !(c->list = vk_arena_calloc(a, job->query_n, sizeof *c->list))) return VK_E_NOMEM;
 		for (size_t i = 0; i < job->query_n; i++) {
 			size_t k = job->running[i].k;
@@ -113,32 +119,71 @@ static void make_room(struct vk_exact_worker *w, size_t query, struct shortlist 
 
 /* --- the codes --- */
 
-static void bound(struct vk_exact_worker *w, const struct coded *q)
+/* The codes of the chunk's next rows but one part: nothing else would fetch them while this part is computed. */
+static void fetch_ahead(const struct vk_exact_worker *w)
+{
+	const struct vk_part *next = w->chunk.part + 1;
+	if (w->walk.part >= w->walk.part_end || !next->code_head) return;
+	const uint8_t *head = (const uint8_t *)next->code_head;
+	for (size_t i = 0; i < 1024; i += 64) __builtin_prefetch(head + i);
+	for (size_t i = 0; i < AHEAD_BYTES; i += 64) {
+		__builtin_prefetch(next->code + i);
+		__asm__ volatile("" ::: "memory"); /* GCC 12 keeps only the first of such a loop otherwise */
+	}
+}
+
+static void lay_columns(struct vk_exact_worker *w)
 {
 	struct certified *c = w->own;
 	const struct vk_chunk *ch = &w->chunk;
 	const struct vk_part *p = ch->part;
-	const struct vk_scorer *s = &w->job->scorer;
-	const struct vk_code_head *head = p->code_head + ch->at;
-	const float *inv_norm = p->inv_norm + ch->at;
-	if (ch->dense) {
-		s->k->code_dot(q->code, p->code + (size_t)ch->at * p->code_stride, p->code_stride, ch->n, s->dims, c->dot);
-	} else {
+	c->row_head = p->code_head + ch->at;
+	c->inv_norm = p->inv_norm + ch->at;
+	if (!ch->dense) {
 		for (uint32_t i = 0; i < ch->n; i++) {
-			s->k->code_dot(q->code, p->code + (size_t)ch->number[i] * p->code_stride, p->code_stride, 1, s->dims,
-				       &c->dot[i]);
 			c->head[i] = p->code_head[ch->number[i]];
+			c->code[i] = p->code + (size_t)ch->number[i] * p->code_stride;
 		}
-		head = c->head;
-		inv_norm = ch->inv_norm;
+		c->row_head = c->head;
+		c->inv_norm = ch->inv_norm;
 	}
-	vk_code_bounds(s->metric, &q->head, head, inv_norm, c->dot, ch->n, c->lower, c->upper);
-	if (s->metric != VK_METRIC_COSINE) return;
-	for (uint32_t i = 0; i < ch->n; i++) /* a row too small for an inverse norm: anything may come out */
-		if (!(inv_norm[i] < INFINITY)) {
+	vk_code_columns(w->job->scorer.metric, c->row_head, c->inv_norm, ch->n, &c->columns);
+}
+
+static void dots(struct vk_exact_worker *w, const struct coded *q)
+{
+	struct certified *c = w->own;
+	const struct vk_chunk *ch = &w->chunk;
+	const struct vk_kernels *k = w->job->scorer.k;
+	size_t dims = w->job->scorer.dims, stride = ch->part->code_stride;
+	if (ch->dense) {
+		k->code_dot(q->code, ch->part->code + (size_t)ch->at * stride, stride, ch->n, dims, c->dot);
+		return;
+	}
+	for (uint32_t i = 0; i < ch->n; i++) k->code_dot(q->code, c->code[i], stride, 1, dims, &c->dot[i]);
+}
+
+/* Which rows of the chunk may reach the floor, as indexes; exact bounds of those into lower and upper, in that order. */
+static size_t bound(struct vk_exact_worker *w, const struct coded *q, float floor)
+{
+	struct certified *c = w->own;
+	const struct vk_scorer *s = &w->job->scorer;
+	uint32_t n = w->chunk.n;
+	size_t m = n;
+	bool screened = floor > -INFINITY &&
+			vk_code_screen(s->k->level, s->metric, &q->head, &c->columns, c->dot, n, c->upper);
+	if (screened) m = s->k->at_least(c->upper, n, vk_code_screen_floor(s->metric, &q->head, floor), w->idx);
+	else for (uint32_t i = 0; i < n; i++) w->idx[i] = i;
+	for (size_t i = 0; i < m; i++) {
+		uint32_t at = w->idx[i];
+		vk_code_bounds(s->metric, &q->head, c->row_head + at, c->inv_norm + at, c->dot + at, 1, &c->lower[i], &c->upper[i]);
+		/* A row too small for an inverse norm: anything may come out of it. */
+		if (s->metric == VK_METRIC_COSINE && !(c->inv_norm[at] < INFINITY)) {
 			c->lower[i] = -INFINITY;
 			c->upper[i] = INFINITY;
 		}
+	}
+	return m;
 }
 
 static void nominate(struct vk_exact_worker *w, size_t query)
@@ -147,17 +192,20 @@ static void nominate(struct vk_exact_worker *w, size_t query)
 	struct shortlist *l = &c->list[query];
 	struct vk_running *r = &w->job->running[query];
 	struct vk_topk *t = &w->top[query];
-	const struct vk_kernels *k = w->job->scorer.k;
+	const struct certified_job *cj = w->job->own;
 
-	size_t n = vk_topk_pick(&l->low, k, c->lower, w->chunk.n, w->idx);
-	for (size_t i = 0; i < n; i++) vk_topk_push(&l->low, w->idx[i], c->lower[w->idx[i]]);
+	dots(w, &cj->query[query]);
 	vk_exact_share(r, t, l->low.floor);
+	size_t n = bound(w, &cj->query[query], t->floor);
+	if (!n) return;
 	vk_topk_raise(&l->low, t->floor);
-	n = vk_topk_pick(t, k, c->upper, w->chunk.n, w->idx);
+	for (size_t i = 0; i < n; i++) vk_topk_push(&l->low, w->idx[i], c->lower[i]);
+	vk_exact_share(r, t, l->low.floor);
 	for (size_t i = 0; i < n; i++) {
+		if (c->upper[i] < t->floor) continue;
 		if (l->n == l->max) make_room(w, query, l);
 		uint32_t at = w->idx[i];
-		l->row[l->n++] = (struct survivor){c->upper[at], vk_chunk_inv_norm(&w->chunk, at), vk_chunk_slot(&w->chunk, at),
+		l->row[l->n++] = (struct survivor){c->upper[i], vk_chunk_inv_norm(&w->chunk, at), vk_chunk_slot(&w->chunk, at),
 						   vk_chunk_row(&w->chunk, at)};
 	}
 }
@@ -174,13 +222,14 @@ static void rank_chunk(struct vk_exact_worker *w, size_t query)
 static void chunk(struct vk_exact_worker *w)
 {
 	const struct vk_chunk *ch = &w->chunk;
-	const struct certified_job *cj = w->job->own;
 	bool codes = ch->part && ch->part->code_head;
+	if (codes) {
+		fetch_ahead(w);
+		lay_columns(w);
+	}
 	for (size_t i = 0; i < w->job->query_n; i++) {
-		if (codes) {
-			bound(w, &cj->query[i]);
-			nominate(w, i);
-		} else rank_chunk(w, i);
+		if (codes) nominate(w, i);
+		else rank_chunk(w, i);
 	}
 	w->bytes += ch->n * (codes ? (uint64_t)ch->part->code_stride + sizeof *ch->part->code_head
 				   : (uint64_t)vk_row_bytes(w->job->scorer.dtype, w->job->scorer.dims));

@@ -1,16 +1,16 @@
 /*
- * Which path AUTO takes. The model, in cost a row and query:
- *   SCAN       its bytes at memory bandwidth once for all queries, and a kernel's pass over cached rows a query
- *   CERTIFIED  the same with a byte a dimension instead of four (two), and bounds: always the better one where codes are
- *   GEMM       2 d flops at the tuned rate: ahead of a scan's pass from a few queries on, once the tile's copy is shared
+ * Which path AUTO takes. The model, in cost a row (bytes at memory bandwidth, once for all queries) and a pair of row and query
+ * (arithmetic on what is in the cache):
+ *   SCAN       4 d bytes (2 d for f16); a kernel's pass a pair: 33 ns at 768 d
+ *   CERTIFIED  d bytes; 8 ns a pair at 768 d, which is less than a product in f32 costs: the best one wherever codes are
+ *   GEMM       4 d bytes and their copy; 2 d flops at the tuned rate a pair, 11 ns at 768 d once the queries are many
  *   FEW        no walk over parts: for at most FEW_SLOTS wanted slots
- * The thresholds below are from bench/search.c; they only move time, never an answer.
+ * Figures of bench/search.c on one core with AVX-512; the thresholds only move time, never an answer.
  */
 #include "index/exact_run.h"
 
 #define FEW_SLOTS 2048
-#define GEMM_QUERIES 24	      /* without codes */
-#define GEMM_QUERIES_CODES 64 /* with: the code kernel costs less a pair than a product in f32 does */
+#define GEMM_QUERIES 24
 
 static bool has_codes(const struct vk_parts *ps)
 {
@@ -28,9 +28,8 @@ static enum vk_exact_path choose(const struct vk_exact_source *src, size_t n)
 {
 	if (src->in && vk_bitmap_count(src->in) <= FEW_SLOTS) return VK_EXACT_FEW;
 	if (!multiplies(src->set)) return VK_EXACT_SCAN;
-	bool codes = has_codes(src->parts);
-	if (n >= (codes ? GEMM_QUERIES_CODES : GEMM_QUERIES)) return VK_EXACT_GEMM;
-	return codes ? VK_EXACT_CERTIFIED : VK_EXACT_SCAN;
+	if (has_codes(src->parts)) return VK_EXACT_CERTIFIED;
+	return n >= GEMM_QUERIES ? VK_EXACT_GEMM : VK_EXACT_SCAN;
 }
 
 enum vk_exact_path vk_exact_plan(const struct vk_exact_source *src, size_t n, enum vk_exact_path path)
