@@ -1,6 +1,7 @@
 /*
  * Goal: a backup taken while the cache is written to holds every row that was acknowledged before
  * it began, opens, and is refused when a byte of it has changed; a restore is whole or nothing.
+ * Collections come back, too, also one that was made while the backup ran; names in a manifest lead nowhere else.
  * Method: a thread that puts all the time; backup, restore, compare; each file damaged in turn.
  */
 #include "tests/store/util.h"
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "store/backup.h"
 #include "store/datadir.h"
+#include "store/kv.h"
 
 #define DIMS 384
 #define ROUNDS 10
@@ -230,6 +232,191 @@ static void test_backup_keeps_its_pace_and_reports(void **state)
 	free_home(&h);
 }
 
+/* Collections: three environments; the fourth is made while the catalog is being copied. */
+
+#define COLLECTIONS 4
+static const char *const tables[] = {"a"};
+
+struct collections {
+	struct home *h;
+	struct vk_kv_writers *writers;
+	struct vk_kv *kv[COLLECTIONS];
+	unsigned lists, opened, closed;
+	bool missing; /* the second cannot be opened */
+};
+
+static uint32_t id_of(unsigned i) { return 3 + 1000000 * i; }
+
+static void collection_dir(char *dst, size_t cap, const char *data, unsigned i)
+{
+	snprintf(dst, cap, "%s/collections/%u", data, id_of(i));
+}
+
+static struct vk_kv *open_collection(struct vk_kv_writers *writers, const char *data, unsigned i)
+{
+	char path[400];
+	struct vk_kv_opts o = {.tables = tables, .tables_n = 1, .writers = writers};
+	struct vk_kv *kv;
+	struct vk_error err = {0};
+	collection_dir(path, sizeof path, data, i);
+	assert_int_equal(vk_dir_make(path, NULL), VK_OK);
+	if (vk_kv_open(path, &o, &kv, &err)) fail_msg("%s", err.text);
+	return kv;
+}
+
+static enum vk_status put_number(void *arg, struct vk_kv_txn *t)
+{
+	return vk_kv_put(t, 0, VK_LIT("number"), (struct vk_bytes){arg, sizeof(unsigned)});
+}
+
+static enum vk_status list_collections(void *arg, uint32_t **ids, size_t *n, struct vk_error *err)
+{
+	struct collections *c = arg;
+	(void)err;
+	*n = c->lists++ == 0 ? COLLECTIONS - 1 : COLLECTIONS;
+	*ids = calloc(*n, sizeof **ids);
+	for (unsigned i = 0; i < *n; i++) (*ids)[i] = id_of(i);
+	return VK_OK;
+}
+
+static enum vk_status open_one(void *arg, uint32_t id, struct vk_kv **kv, void **ref, struct vk_error *err)
+{
+	struct collections *c = arg;
+	unsigned i = (id - 3) / 1000000;
+	assert_int_equal(id, id_of(i));
+	if (c->missing && i == 1) return vk_fail(err, VK_E_CORRUPT, "it is damaged");
+	c->opened++;
+	*kv = c->kv[i];
+	*ref = c->kv[i];
+	return VK_OK;
+}
+
+static void close_one(void *arg, void *ref)
+{
+	struct collections *c = arg;
+	assert_non_null(ref);
+	c->closed++;
+}
+
+static void make_collections(struct collections *c, struct home *h)
+{
+	*c = (struct collections){.h = h};
+	make_home(h);
+	assert_int_equal(vk_kv_writers_new(1, &c->writers), VK_OK);
+	for (unsigned i = 0; i < COLLECTIONS; i++) {
+		struct vk_kv_job job = {.apply = put_number, .arg = &i};
+		c->kv[i] = open_collection(c->writers, h->data, i);
+		assert_int_equal(vk_kv_run(c->kv[i], &job), VK_OK);
+	}
+}
+
+static void free_collections(struct collections *c)
+{
+	for (unsigned i = 0; i < COLLECTIONS; i++) vk_kv_close(c->kv[i]);
+	vk_kv_writers_free(c->writers);
+	close_home(c->h);
+	free_home(c->h);
+}
+
+static void test_backup_brings_collections_back(void **state)
+{
+	(void)state;
+	struct home h;
+	struct collections c;
+	struct vk_error err;
+	make_collections(&c, &h);
+	struct vk_backup_source source = {&c, list_collections, open_one, close_one};
+	struct vk_backup_opts opts = {.collections = &source};
+	if (vk_backup_write(h.catalog, h.cache, h.data, h.copy, &opts, &err)) fail_msg("%s", err.text);
+	assert_int_equal(c.opened, COLLECTIONS);
+	assert_int_equal(c.closed, COLLECTIONS);
+	assert_int_equal(c.lists, 3); /* before the catalog; after it, one was new; and once more */
+	if (vk_backup_restore(h.copy, h.back, &err)) fail_msg("%s", err.text);
+	for (unsigned i = 0; i < COLLECTIONS; i++) {
+		struct vk_kv *kv = open_collection(c.writers, h.back, i);
+		struct vk_kv_txn *t;
+		struct vk_bytes v;
+		assert_int_equal(vk_kv_view_begin(kv, &t), VK_OK);
+		assert_int_equal(vk_kv_get(t, 0, VK_LIT("number"), &v), VK_OK);
+		assert_memory_equal(v.p, &i, sizeof i);
+		vk_kv_view_end(t);
+		vk_kv_close(kv);
+	}
+	/* A damaged one is refused, and nothing stays. */
+	vk_dir_remove(h.back);
+	flip(h.copy, "collection-1000003.mdb", 5000);
+	assert_int_equal(vk_backup_restore(h.copy, h.back, &err), VK_E_CORRUPT);
+	assert_int_not_equal(access(h.back, F_OK), 0);
+	free_collections(&c);
+}
+
+static void test_backup_without_one_collection_is_none(void **state)
+{
+	(void)state;
+	struct home h;
+	struct collections c;
+	struct vk_error err;
+	make_collections(&c, &h);
+	c.missing = true;
+	struct vk_backup_source source = {&c, list_collections, open_one, close_one};
+	struct vk_backup_opts opts = {.collections = &source};
+	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, &opts, &err), VK_E_CORRUPT);
+	assert_string_equal(err.text, "it is damaged");
+	assert_int_not_equal(access(h.copy, F_OK), 0);
+	assert_int_equal(c.opened, c.closed);
+	free_collections(&c);
+}
+
+/* A manifest text with one part replaced, written back. */
+static void edit_manifest(const char *dir, const char *from, const char *to)
+{
+	char path[400];
+	struct vk_buf b, out;
+	vk_buf_init(&b, 65536);
+	vk_buf_init(&out, 65536);
+	sub(path, sizeof path, dir, "manifest.json");
+	assert_int_equal(vk_file_read(path, &b, NULL), VK_OK);
+	const char *text = vk_buf_cstr(&b), *at = strstr(text, from);
+	assert_non_null(at);
+	vk_buf_put(&out, text, (size_t)(at - text));
+	vk_buf_puts(&out, to);
+	vk_buf_puts(&out, at + strlen(from));
+	assert_int_equal(vk_file_replace(dir, "manifest.json", out.p, out.n, NULL), VK_OK);
+	vk_buf_free(&b);
+	vk_buf_free(&out);
+}
+
+static void test_restore_reads_old_manifests_and_trusts_no_name(void **state)
+{
+	(void)state;
+	struct home h;
+	struct collections c;
+	struct vk_error err;
+	make_collections(&c, &h);
+	/* Without collections a backup is what the first version wrote. */
+	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, NULL, &err), VK_OK);
+	edit_manifest(h.copy, "\"veckeep_backup\":1", "\"veckeep_backup\":1");
+	if (vk_backup_restore(h.copy, h.back, &err)) fail_msg("%s", err.text);
+	vk_dir_remove(h.back);
+	edit_manifest(h.copy, "\"veckeep_backup\":1", "\"veckeep_backup\":3");
+	assert_int_equal(vk_backup_restore(h.copy, h.back, &err), VK_E_INVALID);
+	vk_dir_remove(h.copy);
+	struct vk_backup_source source = {&c, list_collections, open_one, close_one};
+	struct vk_backup_opts opts = {.collections = &source};
+	assert_int_equal(vk_backup_write(h.catalog, h.cache, h.data, h.copy, &opts, &err), VK_OK);
+	static const char *const names[] = {"collection-../../x.mdb", "collection-1000003.mdb/", "collection-03.mdb",
+					    "../collection-3.mdb", "collection-99999999999.mdb", "collection-3.mdb"};
+	const char *was = "collection-1000003.mdb";
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		edit_manifest(h.copy, was, names[i]);
+		was = names[i];
+		/* The last one is there twice then. */
+		assert_int_equal(vk_backup_restore(h.copy, h.back, &err), VK_E_CORRUPT);
+		assert_int_not_equal(access(h.back, F_OK), 0);
+	}
+	free_collections(&c);
+}
+
 int main(void)
 {
 	vk_log_set_level(VK_LOG_OFF);
@@ -238,6 +425,9 @@ int main(void)
 	    cmocka_unit_test(test_restore_of_a_damaged_backup_leaves_nothing),
 	    cmocka_unit_test(test_backup_and_restore_overwrite_nothing),
 	    cmocka_unit_test(test_backup_keeps_its_pace_and_reports),
+	    cmocka_unit_test(test_backup_brings_collections_back),
+	    cmocka_unit_test(test_backup_without_one_collection_is_none),
+	    cmocka_unit_test(test_restore_reads_old_manifests_and_trusts_no_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
