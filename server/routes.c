@@ -104,5 +104,11 @@ const struct vk_route vk_routes[] = {
 	{VK_POST, "/collections/{collection_name}/points/scroll", "points_scroll", VK_SCOPE_READ, vk_flow_points_scroll, false},
 	{VK_POST, "/collections/{collection_name}/points/count", "points_count", VK_SCOPE_READ, vk_flow_points_count, false},
 	{VK_POST, "/collections/{collection_name}/facet", "facet", VK_SCOPE_READ, vk_flow_facet, false},
+
+	{VK_PUT, "/collections/{collection_name}/documents/{doc_id}", "documents_write", VK_SCOPE_WRITE, vk_flow_document_put, false},
+	{VK_GET, "/collections/{collection_name}/documents/{doc_id}", "documents", VK_SCOPE_READ, vk_flow_document_get, false},
+	{VK_DELETE, "/collections/{collection_name}/documents/{doc_id}", "documents_write", VK_SCOPE_WRITE, vk_flow_document_delete, false},
+	{VK_GET, "/v1/collections/{collection_name}", "collection", VK_SCOPE_READ, vk_flow_v1_collection, false},
+	{VK_PUT, "/v1/collections/{collection_name}/spaces", "collection_write", VK_SCOPE_WRITE, vk_flow_v1_spaces, false},
 };
 const size_t vk_routes_n = sizeof vk_routes / sizeof *vk_routes;

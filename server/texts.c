@@ -529,9 +529,14 @@ static void start_group(struct group *g)
 void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q))
 {
 	struct vk_error err;
+	const struct vk_auth *auth = q->req->auth;
+	bool may = !auth || auth->scopes & (VK_SCOPE_EMBED | VK_SCOPE_ADMIN);
 	struct vk_text_run *run = vk_arena_calloc(&q->req->arena, 1, sizeof *run);
-	if (!run) {
-		vk_fail(&err, VK_E_NOMEM, "out of memory");
+	if (!run || !may) {
+		if (may)
+			vk_fail(&err, VK_E_NOMEM, "out of memory");
+		else
+			vk_fail(&err, VK_E_FORBIDDEN, "Forbidden: texts are embedded, and this key lacks the scope `embed`");
 		vk_qd_fail(q, &err);
 		return;
 	}
