@@ -27,6 +27,7 @@ struct model_point {
 	int k;          /* keyword "k0" .. */
 	int64_t n[2];   /* values of "n" */
 	size_t n_n;
+	bool odd;       /* "n" holds a value, too, that names no group */
 	double f;
 };
 
@@ -104,9 +105,11 @@ static void put_point(uint32_t i)
 	p->n_n = roll(3);
 	p->n[0] = (int64_t)roll(40) - 20;
 	p->n[1] = p->n[0] + 1 + roll(5);
+	p->odd = p->n_n == 1 && roll(4) == 0;
 	p->f = (double)(int)roll(1000) / 8 - 60;
 	int at = snprintf(text, sizeof text, "{\"k\":\"k%d\",\"f\":%.17g", p->k, p->f);
-	if (p->n_n == 1) at += snprintf(text + at, sizeof text - (size_t)at, ",\"n\":%lld", (long long)p->n[0]);
+	if (p->odd) at += snprintf(text + at, sizeof text - (size_t)at, ",\"n\":[%lld,true]", (long long)p->n[0]);
+	else if (p->n_n == 1) at += snprintf(text + at, sizeof text - (size_t)at, ",\"n\":%lld", (long long)p->n[0]);
 	if (p->n_n == 2) at += snprintf(text + at, sizeof text - (size_t)at, ",\"n\":[%lld,%lld]", (long long)p->n[0], (long long)p->n[1]);
 	snprintf(text + at, sizeof text - (size_t)at, "}");
 	struct vk_arena a;
@@ -225,6 +228,8 @@ static const struct vk_field_conf *field(const char *name)
 	return vk_colconf_field(w->v.conf, vk_bytes_of(name));
 }
 
+static float oracle_rank(const struct tree *t, const struct model_point *p);
+
 static void random_cond(struct cond *c)
 {
 	*c = (struct cond){0};
@@ -262,7 +267,10 @@ static void random_tree(struct tree *t, int depth)
 		for (uint32_t d = 0; d < 8; d++) v[d] = roll(6) ? real() : w->p[like].row[t->set][d];
 		q->vector = v;
 		if (roll(5) == 0) q->not_id = w->p[like].id;
-		if (roll(5) == 0) q->threshold = t->set ? 1 + real() : real() / 2, q->has_threshold = true;
+		q->has_threshold = roll(4) == 0;
+		q->threshold = t->set ? 1 + real() : real() / 2;
+		/* What equals a threshold is out, so it is asked for just that. */
+		if (roll(2)) q->threshold = t->set ? sqrtf(-oracle_rank(t, &w->p[roll(POINTS)])) : oracle_rank(t, &w->p[roll(POINTS)]);
 	}
 	if (q->kind == VK_QUERY_ORDER_BY) {
 		bool whole = roll(2);
@@ -513,7 +521,7 @@ static void expect_groups(const struct answer *all, bool by_n, size_t limit, siz
 	size_t groups = 0;
 	for (size_t i = 0; i < all->n; i++) {
 		const struct model_point *p = &w->p[all->e[i].i];
-		for (size_t j = 0; j < (by_n ? p->n_n : 1); j++) {
+		for (size_t j = 0; j < (!by_n ? 1 : p->odd ? 0 : p->n_n); j++) {
 			int64_t key = by_n ? p->n[j] : p->k;
 			size_t at = 0;
 			while (at < groups && want[at].key != key) at++;
