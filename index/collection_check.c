@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+#include "store/record_field.h"
+#include "store/record_vset.h"
+
 #define SCRATCH_MAX (16 * VK_PAYLOAD_MAX)
 #define BUILD_POINTS 2000
 
@@ -176,6 +179,60 @@ static enum vk_status check_set(struct check *x, const struct vk_vector_conf *v)
 	return st;
 }
 
+/* --- what nobody names any more --- */
+
+static bool word(struct check *x, const uint8_t *key, size_t n)
+{
+	struct vk_bytes v;
+	return !vk_kv_get(x->v.t, VK_T_META, span(key, n), &v);
+}
+
+/* In the config, or being dropped. */
+static bool set_known(struct check *x, uint32_t set)
+{
+	uint8_t key[10];
+	for (size_t i = 0; i < x->v.conf->vectors_n; i++)
+		if (x->v.conf->vectors[i].set.id == set) return true;
+	vk_rec_drop_set_key(key, set);
+	return word(x, key, sizeof key);
+}
+
+static bool field_known(struct check *x, uint16_t field)
+{
+	uint8_t key[8];
+	for (size_t i = 0; i < x->v.conf->fields_n; i++)
+		if (x->v.conf->fields[i].field == field) return true;
+	vk_rec_drop_field_key(key, field);
+	return word(x, key, sizeof key);
+}
+
+static enum vk_status check_row_key(struct check *x, struct vk_bytes k, struct vk_bytes v)
+{
+	uint32_t set, n;
+	(void)v;
+	if (!vk_rec_vset_key_read(k, &set, &n)) return BAD(x, "rows: a key does not check");
+	return set_known(x, set) ? VK_OK : BAD(x, "rows of vector set %u, which is no more", set);
+}
+
+static enum vk_status check_field_key(struct check *x, struct vk_bytes k, struct vk_bytes v)
+{
+	struct vk_field_key_parts p;
+	(void)v;
+	if (!vk_field_key_read(k, &p)) return BAD(x, "payload indexes: a key does not check");
+	if (p.field) return field_known(x, p.field) ? VK_OK : BAD(x, "entries of payload index %u, which is no more", p.field);
+	if (p.kind == VK_FK_SET && (p.value.n != 4 || !set_known(x, vk_get_u32be((const uint8_t *)p.value.p))))
+		return BAD(x, "a bitmap of a vector set which is no more");
+	return VK_OK;
+}
+
+static enum vk_status check_strays(struct check *x)
+{
+	static const unsigned rows[] = {VK_T_TAIL, VK_T_BLOCK, VK_T_CODE, VK_T_BITS, VK_T_DEAD};
+	enum vk_status st = VK_OK;
+	for (size_t i = 0; !st && i < sizeof rows / sizeof *rows; i++) st = each_entry(x, rows[i], check_row_key);
+	return st ? st : each_entry(x, VK_T_FIELD, check_field_key);
+}
+
 /* --- payload indexes --- */
 
 struct rebuild {
@@ -307,6 +364,7 @@ enum vk_status vk_collection_check(struct vk_collection *c, const char *scratch,
 	if (!st) st = check_free_list(&x);
 	if (!st) st = check_live(&x);
 	for (size_t i = 0; !st && i < x.v.conf->vectors_n; i++) st = check_set(&x, &x.v.conf->vectors[i]);
+	if (!st) st = check_strays(&x);
 	if (!st && scratch && x.v.conf->fields_n) st = check_fields(&x, scratch);
 	vk_view_end(&x.v);
 	vk_bitmap_free(x.live);

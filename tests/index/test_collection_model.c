@@ -555,7 +555,7 @@ static bool follow(void *arg, const struct vk_change *ch)
 		memcpy(r->vec[vec], now->vec[vec], sizeof now->vec[vec]);
 	}
 	if (ch->op == 1) r->there = true;
-	if (ch->op == 1 && (ch->mask & 1)) strcpy(r->payload, now->payload);
+	if (ch->op == 1 && (ch->mask & 1)) memcpy(r->payload, now->payload, sizeof now->payload);
 	vk_colconf_unref(conf);
 	return true;
 }
