@@ -39,10 +39,11 @@ static enum vk_status prepare_queries(struct vk_exact_job *job, struct vk_arena 
 	char *forms = vk_arena_alloc(a, job->query_n * stride + 64);
 	job->running = vk_arena_calloc(a, job->query_n, sizeof *job->running);
 	if (!forms || !job->running) return VK_E_NOMEM;
+	uint64_t rows = job->src->parts->rows, wanted = job->src->in ? vk_bitmap_count(job->src->in) : rows;
+	if (wanted < rows) rows = wanted;
 	for (size_t i = 0; i < job->query_n; i++) {
 		struct vk_exact_query *q = &job->query[i];
 		struct vk_running *r = &job->running[i];
-		uint64_t rows = job->src->parts->rows;
 		r->k = q->limit < rows ? q->limit : (size_t)rows;
 		atomic_init(&r->floor, q->floor > -INFINITY ? q->floor : -INFINITY);
 		vk_scorer_prepare(&job->scorer, q->vector, forms + i * stride, &r->p);

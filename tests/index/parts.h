@@ -169,8 +169,8 @@ static inline float oracle_rank(const struct memory_set *m, const float *vector,
 {
 	const struct vk_kernels *k = vk_kernels(VK_CPU_SCALAR);
 	const struct vk_set *s = &m->set;
-	float *unit = malloc(s->dims * sizeof *unit), *wide = malloc(s->dims * sizeof *wide), raw;
-	uint8_t *form = malloc(m->row_bytes);
+	float unit[2048], wide[2048], raw;
+	_Alignas(64) uint8_t form[2048 * 4];
 	bool floats = s->dtype == VK_DTYPE_F32 || s->dtype == VK_DTYPE_F16;
 	memcpy(unit, vector, s->dims * sizeof *unit);
 	if (floats && s->metric == VK_METRIC_COSINE) vk_unit(unit, vector, s->dims);
@@ -181,9 +181,6 @@ static inline float oracle_rank(const struct memory_set *m, const float *vector,
 		if (!floats) raw *= vk_inverse_norm(wide, s->dims);
 		raw *= m->inv_norm[slot];
 	}
-	free(unit);
-	free(wide);
-	free(form);
 	float rank = vk_rank_of_raw(s->metric, raw);
 	return isnan(rank) ? -INFINITY : rank;
 }

@@ -170,7 +170,7 @@ static void test_every_path_equals_full_sort(void **state)
 			for (int dtype = 0; dtype < VK_DTYPES; dtype++)
 				for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
 					if (allowed(metric, dtype))
-						one_set(metric, dtype, dims[d], dims[d] < 300 ? 1500 : 300, pool, &dice);
+						one_set(metric, dtype, dims[d], dims[d] < 300 ? 700 : 200, pool, &dice);
 	vk_pool_free(pool);
 }
 
@@ -184,15 +184,15 @@ static void test_kinds_of_data_under_certified_and_gemm_equal_full_sort(void **s
 			for (int dtype = VK_DTYPE_F32; dtype <= VK_DTYPE_F16; dtype++) {
 				struct maker maker = {.kind = kind, .seed = vk_rng(&dice), .dims = 96};
 				struct vk_set set = {.id = 1, .dims = 96, .metric = metric, .dtype = dtype};
-				struct memory_set m = memory_set_new(set, 3000, 256, scatters[kind % 6], make, &maker, &dice);
+				struct memory_set m = memory_set_new(set, 1200, 256, scatters[kind % 6], make, &maker, &dice);
 				compare(&m, NULL, 3, maker, pool, &dice, true);
-				compare(&m, NULL, 70, maker, pool, &dice, false); /* many: what AUTO gives to GEMM */
+				compare(&m, NULL, 30, maker, pool, &dice, false); /* many: several survive in one tile */
 				memory_set_free(&m);
 			}
 	vk_pool_free(pool);
 }
 
-/* All rows alike, limit 10: ids decide over thousands of survivors, more than the shortlist holds. */
+/* All rows alike, limit 10: ids decide over more survivors than the shortlist holds. */
 static void test_certified_all_rows_tied_keeps_least_ids(void **state)
 {
 	(void)state;
@@ -200,7 +200,7 @@ static void test_certified_all_rows_tied_keeps_least_ids(void **state)
 	struct vk_pool *pool = vk_pool_new(2, 64, "test");
 	struct maker maker = {.kind = EQUAL, .seed = 5, .dims = 64};
 	struct vk_set set = {.id = 1, .dims = 64, .metric = VK_METRIC_COSINE, .dtype = VK_DTYPE_F32};
-	struct memory_set m = memory_set_new(set, 20000, 1024, (struct scatter){0}, make, &maker, &dice);
+	struct memory_set m = memory_set_new(set, 6000, 1024, (struct scatter){0}, make, &maker, &dice);
 	compare(&m, NULL, 2, maker, pool, &dice, false);
 	memory_set_free(&m);
 	vk_pool_free(pool);
