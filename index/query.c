@@ -39,7 +39,7 @@ struct node {
 	const struct vk_query *q;
 	struct tree *tree;
 	struct node *child;   /* q->prefetch_n of them */
-	const struct place *place; /* leaves */
+	const struct place *place; /* leaves: where to look; inner levels: what must hold anew, or NULL */
 	size_t take;
 	struct vk_found_list list;
 	struct node *next;    /* of all leaves that search */
@@ -191,6 +191,7 @@ static enum vk_status lay(struct run *r, struct tree *t, struct node *n, const s
 		}
 		return find_place(r, above, &n->place);
 	}
+	if (!is_fusion(q->kind) && above && !vk_filter_stays(above)) st = find_place(r, above, &n->place);
 	if (!(n->child = vk_arena_calloc(r->a, q->prefetch_n, sizeof *n->child))) return no_memory(r);
 	for (size_t i = 0; !st && i < q->prefetch_n; i++) st = lay(r, t, &n->child[i], &q->prefetch[i], above);
 	return st;
@@ -331,13 +332,15 @@ static enum vk_status fuse(struct run *r, struct node *n)
 	return explain(r, st);
 }
 
-/* Asks the level's own question among what the levels below found. */
+/* Asks the level's own question among what the levels below found. Where joining made alternatives of this level's conditions and
+ * those below, the level's own must hold anew, as in qdrant-client's engine: an answer keeps to its own filter. */
 static enum vk_status rescore(struct run *r, struct node *n)
 {
 	struct vk_bitmap *in = vk_bitmap_new();
 	if (!in) return no_memory(r);
 	for (size_t i = 0; i < n->q->prefetch_n; i++)
 		for (size_t j = 0; j < n->child[i].list.n; j++) vk_bitmap_add(in, n->child[i].list.p[j].slot);
+	if (n->place) vk_bitmap_and(in, n->place->in);
 	enum vk_status st = vk_bitmap_failed(in) ? no_memory(r) : walk(r, n, in);
 	vk_bitmap_free(in);
 	return st;

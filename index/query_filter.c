@@ -26,3 +26,8 @@ const struct vk_filter *vk_filter_join(struct vk_arena *a, const struct vk_filte
 	f->reads_payload = outer->reads_payload || inner->reads_payload;
 	return f;
 }
+
+bool vk_filter_stays(const struct vk_filter *f)
+{
+	return !f->should.n && !f->has_min_should;
+}

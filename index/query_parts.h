@@ -38,6 +38,9 @@ static inline bool vk_scope_has(const struct vk_scope *s, uint32_t slot)
  * both. NULL: no memory. */
 const struct vk_filter *vk_filter_join(struct vk_arena *a, const struct vk_filter *outer, const struct vk_filter *inner);
 
+/* Do points that match f joined with any filter below match f, too? */
+bool vk_filter_stays(const struct vk_filter *f);
+
 /* The walks (query_walk.c): up to `take` points of the scope, scores 1. */
 enum vk_status vk_query_scroll(struct vk_view *v, const struct vk_scope *s, struct vk_bytes from, size_t take,
 			       const struct vk_query_env *env, struct vk_found_list *out);

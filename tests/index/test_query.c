@@ -409,7 +409,7 @@ static struct answer *ask(const struct tree *t, const struct cond *above, const 
 	for (uint32_t i = 0; !fusion && i < POINTS; i++) {
 		bool in = q->prefetch_n == 0 && w->p[i].live && !excluded[i] && holds(&c, &w->p[i]);
 		for (size_t j = 0; j < q->prefetch_n; j++)
-			for (size_t e = 0; e < src[j]->n; e++) in |= src[j]->e[e].i == i;
+			for (size_t e = 0; e < src[j]->n; e++) in |= src[j]->e[e].i == i && holds(&c, &w->p[i]);
 		if (in) ask_point(t, i, out);
 	}
 	for (size_t i = 0; fusion && i < out->n; i++) out->e[i].rank = out->e[i].score;
