@@ -39,7 +39,8 @@ enum vk_status vk_cachedb_open(const char *dir, const struct vk_cachedb_opts *op
 	};
 	db->hot = calloc(HOT_BITS / 64, sizeof *db->hot);
 	db->holes = calloc(VK_ROW_CLASSES, sizeof *db->holes);
-	enum vk_status st = db->hot && db->holes ? VK_OK : vk_fail(err, VK_E_NOMEM, "no memory");
+	db->recent = vk_recent_new();
+	enum vk_status st = db->hot && db->holes && db->recent ? VK_OK : vk_fail(err, VK_E_NOMEM, "no memory");
 	if (!st) st = vk_env_open(dir, &env_opts, &db->env, err);
 	if (!st) db->env->owner = db;
 	if (!st && !db->opts.read_only) {
@@ -63,6 +64,7 @@ void vk_cachedb_close(struct vk_cachedb *db)
 	pthread_cond_destroy(&db->done);
 	pthread_cond_destroy(&db->work);
 	pthread_mutex_destroy(&db->lock);
+	vk_recent_free(db->recent);
 	free(db->holes);
 	free(db->hot);
 	free(db);
@@ -178,6 +180,8 @@ enum vk_status vk_cachedb_get_provenance(struct vk_cache_read *read, uint32_t po
 	vk_provenance_key(b, pool, provenance);
 	MDB_val k = {sizeof b, b}, v;
 	int rc = mdb_get(r->txn, r->env->dbi[T_PROVENANCE], &k, &v);
+	if (rc == MDB_NOTFOUND && vk_recent_find(((struct vk_cachedb *)r->env->owner)->recent, pool, provenance, key))
+		return VK_OK;
 	if (rc) return vk_env_status(rc);
 	return vk_provenance_decode(key, pool, v.mv_data, v.mv_size) ? VK_OK
 								     : not_sound(r->env->owner);

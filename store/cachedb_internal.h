@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 
 #include "store/cachedb.h"
+#include "store/cachedb_recent.h"
 #include "store/env.h"
 #include "store/journal.h"
 #include "store/record.h"
@@ -88,6 +89,7 @@ struct vk_cachedb {
 	struct vk_cachedb_opts opts;
 	enum vk_cpu_level cpu;
 	_Atomic uint64_t *hot;
+	struct vk_recent *recent; /* provenance that LMDB may not have yet */
 	_Atomic uint64_t puts, commits, evicted, corrupt, dropped;
 	_Atomic bool full;   /* no room: puts are refused until retry_at_ms */
 	_Atomic bool broken; /* a sync failed: no writing until the next start */

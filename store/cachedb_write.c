@@ -194,6 +194,8 @@ enum vk_status vk_cachedb_put(struct vk_cachedb *db, const struct vk_cache_put *
 		return st;
 	}
 	atomic_fetch_add(&db->puts, n);
+	for (size_t i = 0; i < n; i++)
+		if (puts[i].has_provenance) vk_recent_add(db->recent, puts[i].provenance, &puts[i].key);
 	return VK_OK;
 }
 
@@ -208,7 +210,10 @@ void vk_cachedb_put_provenance(struct vk_cachedb *db, uint32_t pool, const uint8
 	memcpy(op->entry + VK_CACHE_KEY_SIZE, provenance, VK_PROVENANCE_SIZE);
 	pthread_mutex_lock(&db->lock);
 	bool room = db->queued_bytes < QUEUE_BYTES_MAX && !db->stop;
-	if (room) enqueue(db, op);
+	if (room) {
+		vk_recent_add(db->recent, provenance, key);
+		enqueue(db, op);
+	}
 	pthread_mutex_unlock(&db->lock);
 	if (!room) free(op);
 }
@@ -346,7 +351,13 @@ static int commit_ops(struct vk_cachedb *db, const struct op *first)
 	int rc = vk_cachedb_txn_begin(db, &w);
 	if (rc) return rc;
 	for (const struct op *op = first; op && !rc; op = op->next) rc = apply_op(db, w.txn, op);
-	return vk_cachedb_txn_end(db, &w, rc);
+	rc = vk_cachedb_txn_end(db, &w, rc);
+	/* A derived row's provenance stands or falls with the row that LMDB has by now. */
+	for (const struct op *op = first; op && !rc; op = op->next)
+		if (op->kind == OP_PROVENANCE)
+			vk_recent_drop(db->recent, vk_cache_key_pool((const struct vk_cache_key *)op->entry),
+				       op->entry + VK_CACHE_KEY_SIZE);
+	return rc;
 }
 
 static void commit_batch(struct vk_cachedb *db, struct op_list *batch)
@@ -415,8 +426,10 @@ static struct op *take_batch(struct vk_cachedb *db, struct op_list *batch)
 static void run_single(struct vk_cachedb *db, struct op *op)
 {
 	enum vk_status st = VK_OK;
-	if (op->kind == OP_PURGE)
+	if (op->kind == OP_PURGE) {
 		st = vk_cachedb_purge_run(db, op->filter, op->dry_run, &op->purged);
+		if (!op->dry_run) vk_recent_clear(db->recent);
+	}
 	/* What was purged shall not lie in the journal either. */
 	enum vk_status durable = vk_cachedb_make_durable(db, op->kind == OP_PURGE && !op->dry_run);
 	if (op->kind == OP_PURGE && op->purged.rows && !op->dry_run) atomic_store(&db->full, false);
