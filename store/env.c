@@ -171,6 +171,28 @@ static int open_tables(struct vk_env *env)
 	return mdb_txn_commit(txn);
 }
 
+/* LMDB does not tell where its map is. The kernel does: the mapping of this length of the data file. */
+static void find_map(struct vk_env *env)
+{
+	int fd;
+	struct stat st;
+	char line[4500];
+	uintptr_t found = 0;
+	FILE *f = mdb_env_get_fd(env->mdb, &fd) == 0 && fstat(fd, &st) == 0
+		      ? fopen("/proc/self/maps", "re")
+		      : NULL;
+	while (f && !found && fgets(line, sizeof line, f)) {
+		unsigned long start, end;
+		unsigned long long offset, ino;
+		if (sscanf(line, "%lx-%lx %*s %llx %*s %llu", &start, &end, &offset, &ino) != 4)
+			continue;
+		/* Not the device: some file systems show another one here than to stat(). */
+		if (ino == st.st_ino && offset == 0 && end - start >= env->map_bytes) found = start;
+	}
+	if (f) fclose(f);
+	atomic_store(&env->map_addr, found);
+}
+
 static int open_all(struct vk_env *env)
 {
 	int rc = open_mdb_that_fits(env);
@@ -189,6 +211,7 @@ static int open_all(struct vk_env *env)
 	mdb_env_stat(env->mdb, &stat);
 	env->map_bytes = info.me_mapsize;
 	env->page_size = stat.ms_psize;
+	find_map(env);
 	return 0;
 }
 
@@ -305,6 +328,8 @@ void vk_env_read_end(struct vk_env_read *r)
 	leave(r->env, r);
 }
 
+void vk_env_read_abandon(struct vk_env *env) { leave(env, NULL); }
+
 /* With the gate shut and no reader left: true, and the lock is held. */
 static bool shut_gate(struct vk_env *env, unsigned wait_ms)
 {
@@ -361,6 +386,7 @@ enum vk_status vk_env_grow(struct vk_env *env)
 		munmap(room, want);
 		rc = mdb_env_set_mapsize(env->mdb, want);
 		if (!rc) env->map_bytes = want;
+		if (!rc) find_map(env);
 		else reopen(env, env->map_bytes);
 	}
 	open_gate(env);
@@ -413,6 +439,16 @@ enum vk_status vk_env_reserve(struct vk_env *env, uint64_t need)
 		return VK_E_NO_SPACE;
 	env->reserved_bytes = want;
 	return VK_OK;
+}
+
+bool vk_env_is_cut(struct vk_env *env)
+{
+	int fd;
+	struct stat st;
+	if (!env->mdb || mdb_env_get_fd(env->mdb, &fd) || fstat(fd, &st) != 0) return false;
+	bool cut = (uint64_t)st.st_size < env->seen_bytes;
+	if (!cut) env->seen_bytes = (uint64_t)st.st_size;
+	return cut;
 }
 
 /* LMDB prints its reader table; each line is "pid thread txnid" ("-" for none). */

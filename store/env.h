@@ -18,6 +18,7 @@
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,8 @@ struct vk_env {
 	int hold_fd;	   /* keeps ino ours when the directory is unlinked while it is open */
 	struct vk_env *next_open;
 	uint64_t map_bytes;
+	_Atomic uintptr_t map_addr; /* where the map begins; 0: not known (no /proc) */
+	uint64_t seen_bytes;	    /* of the file; the writer's own */
 	uint64_t reserved_bytes; /* of the file; the writer's own */
 	uint32_t page_size;
 
@@ -73,6 +76,8 @@ void vk_env_close(struct vk_env *env); /* all readers must have ended */
 
 enum vk_status vk_env_read_begin(struct vk_env *env, struct vk_env_read **out);
 void vk_env_read_end(struct vk_env_read *r);
+/* For who was thrown out of vk_env_read_begin() by a fault of the map: counted out, what it had is lost. */
+void vk_env_read_abandon(struct vk_env *env);
 
 /* Doubles the map if it may grow. Waits at most a second for the readers to end; VK_E_NO_SPACE
  * when it cannot be. Call it with no write transaction open. */
@@ -88,6 +93,9 @@ int vk_env_pages(const struct vk_env *env, MDB_txn *txn, uint64_t *used, uint64_
  * with. LMDB cannot tell a full disk from a broken one (a short write is EIO to it), so the disk
  * must say so before. VK_E_NO_SPACE; file systems that cannot promise are believed. */
 enum vk_status vk_env_reserve(struct vk_env *env, uint64_t need);
+
+/* Somebody has cut the file short: a page that is gone would fault. The writer asks. */
+bool vk_env_is_cut(struct vk_env *env);
 
 /* How many commits behind the oldest reader is. */
 uint64_t vk_env_reader_lag(struct vk_env *env);

@@ -4,6 +4,7 @@
  * A put that fails makes LMDB's transaction useless; put_rc remembers that, so that a job which
  * overlooks a status cannot have half of its work committed.
  */
+#include "store/guard.h"
 #include "store/kv_internal.h"
 
 #include <assert.h>
@@ -75,18 +76,22 @@ enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out)
 {
 	*out = NULL;
 	struct vk_kv_txn *t = calloc(1, sizeof *t);
+	struct vk_guard *guard = vk_guard_of(kv);
 	if (!t) return VK_E_NOMEM;
+	if (guard) guard->entering = true;
 	enum vk_status st = vk_env_read_begin(kv->env, &t->read);
 	if (st == VK_E_IO && atomic_load(&kv->broken)) {
 		vk_kv_rescue_readers(kv);
 		st = vk_env_read_begin(kv->env, &t->read);
 	}
+	if (guard) guard->entering = false;
 	if (st) {
 		free(t);
 		return st;
 	}
 	t->mdb = t->read->txn;
 	t->kv = kv;
+	if (guard) vk_guard_view_add(guard, t);
 	*out = t;
 	return VK_OK;
 }
@@ -95,6 +100,7 @@ void vk_kv_view_end(struct vk_kv_txn *t)
 {
 	if (!t) return;
 	assert(t->read);
+	if (t->guard) vk_guard_view_remove(t);
 	vk_kv_txn_close_cursors(t);
 	vk_env_read_end(t->read);
 	free(t);
@@ -300,23 +306,32 @@ enum vk_status vk_kv_copy(struct vk_kv *kv, int fd)
 	return vk_env_copy(kv->env, fd);
 }
 
-static void page_stats(struct vk_kv *kv, struct vk_kv_stats *out)
+struct page_stats {
+	struct vk_kv *kv;
+	struct vk_kv_stats *out;
+};
+
+static enum vk_status page_stats(void *arg)
 {
+	struct page_stats *s = arg;
 	struct vk_kv_txn *t;
-	uint64_t used = 0, file = 0;
-	if (vk_kv_view_begin(kv, &t)) return;
-	if (vk_env_pages(kv->env, t->mdb, &used, &file) == 0) {
-		out->used_bytes = used * kv->env->page_size;
-		out->file_bytes = file * kv->env->page_size;
+	uint64_t used = 0, file = 0, page = s->kv->env->page_size;
+	enum vk_status st = vk_kv_view_begin(s->kv, &t);
+	if (st) return st;
+	if (vk_env_pages(s->kv->env, t->mdb, &used, &file) == 0) {
+		s->out->used_bytes = used * page;
+		s->out->file_bytes = file * page;
 	}
-	out->map_bytes = kv->env->map_bytes; /* grows only while no view lives */
+	s->out->map_bytes = s->kv->env->map_bytes; /* grows only while no view lives */
 	vk_kv_view_end(t);
+	return VK_OK;
 }
 
 void vk_kv_stats(struct vk_kv *kv, struct vk_kv_stats *out)
 {
 	*out = (struct vk_kv_stats){0};
-	page_stats(kv, out);
+	struct page_stats pages = {kv, out};
+	vk_guard_run(kv, page_stats, &pages); /* whoever watches asks for broken ones, too */
 	out->reader_lag = vk_env_reader_lag(kv->env);
 	out->commits = atomic_load(&kv->commits);
 	out->jobs = atomic_load(&kv->jobs);

@@ -1,5 +1,5 @@
 /*
- * What kv.c (open, views, tables, cursors) and kv_write.c (queue, writer threads, commits) share.
+ * What kv.c (open, views, tables, cursors), kv_write.c (queue, writer threads, commits) and guard.c share.
  * Nobody else includes it.
  *
  * Lock order: writers->lock, then env->lock. No lock is held over LMDB, apply, committed or done.
@@ -8,6 +8,7 @@
 #define VK_STORE_KV_INTERNAL_H
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 
 #include "store/env.h"
@@ -18,6 +19,8 @@ struct vk_kv_txn {
 	struct vk_kv *kv;
 	struct vk_env_read *read; /* a view's; NULL: the writer's */
 	struct vk_kv_cursor *cursors;
+	struct vk_guard *guard; /* begun inside it, by this thread: it ends what a fault leaves; NULL: none */
+	struct vk_kv_txn *guard_next;
 
 	/* The writer's: */
 	int put_rc;	       /* LMDB's code of the first put that failed: the transaction is lost */
@@ -66,6 +69,19 @@ void vk_kv_txn_close_cursors(struct vk_kv_txn *t);
 void vk_kv_rescue_readers(struct vk_kv *kv);
 /* Bytes of new pages that the open write transaction will want, at most. */
 uint64_t vk_kv_txn_need(struct vk_kv_txn *t);
+
+/* guard.c */
+struct vk_guard { /* one vk_guard_run, on its stack */
+	sigjmp_buf jump;
+	struct vk_kv *kv;
+	struct vk_guard *outer;
+	struct vk_kv_txn *views; /* begun inside */
+	bool entering;           /* between the reader count and the view */
+};
+/* The thread's innermost guard of kv, or NULL. */
+struct vk_guard *vk_guard_of(const struct vk_kv *kv);
+void vk_guard_view_add(struct vk_guard *g, struct vk_kv_txn *t);
+void vk_guard_view_remove(struct vk_kv_txn *t);
 
 /* kv_write.c */
 void vk_kv_queues_init(struct vk_kv *kv);

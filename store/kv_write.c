@@ -275,6 +275,10 @@ static struct attempt attempt(struct vk_kv *kv, struct batch *b, unsigned from, 
 	struct vk_kv_txn t = {.kv = kv};
 	struct attempt a = {VK_E_IO, false};
 	if (atomic_load(&kv->broken) || !kv->env->mdb) return a;
+	if (vk_env_is_cut(kv->env)) {
+		a.st = judge(kv, EIO);
+		return a;
+	}
 	int rc = mdb_txn_begin(kv->env->mdb, NULL, 0, &t.mdb);
 	if (rc) {
 		a.st = judge(kv, rc);
