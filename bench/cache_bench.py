@@ -278,7 +278,16 @@ def encoder(args, dir):
     return {"lines": out.stdout.splitlines(), "left_out": [x for x in out.stderr.splitlines() if "left out" in x]}
 
 
-PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder}
+def kernels(args, dir):
+    out = subprocess.run([str(lab.BUILD / "bench_kernels"), "--json", "--rounds", str(args.rounds)], check=True,
+                         capture_output=True, text=True)
+    huge = subprocess.run([str(lab.BUILD / "bench_kernels"), "--json", "--huge", "--only", "dot", "--rounds",
+                           str(args.rounds)], check=True, capture_output=True, text=True)
+    return {"small_pages": json.loads(out.stdout), "huge_pages": json.loads(huge.stdout)}
+
+
+PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder,
+         "kernels": kernels}
 
 
 def commit():

@@ -135,6 +135,12 @@ struct bounds {
 	double lower, upper;
 };
 
+/* fmax is a call; a NaN becomes 0. */
+static inline double positive(double v)
+{
+	return v > 0 ? v : 0;
+}
+
 /* <q, x> in real numbers. */
 static inline struct bounds product(const struct vk_code_query *cq, const struct vk_code_head *h, int32_t dot)
 {
@@ -168,15 +174,14 @@ static inline struct bounds l2_bounds(const struct vk_code_query *cq, const stru
 {
 	/* A stored norm is at most two units of f32 above the true one. */
 	double q = cq->norm, x = h->norm;
-	double q_least = fmax(q - (q * 0x1p-22 + 0x1p-148), 0), x_least = fmax(x - (x * 0x1p-22 + 0x1p-148), 0);
+	double q_least = positive(q - (q * 0x1p-22 + 0x1p-148)), x_least = positive(x - (x * 0x1p-22 + 0x1p-148));
 	if (!(q <= (double)FLT_MAX && x <= (double)FLT_MAX)) return (struct bounds){-INFINITY, 0};
 	struct bounds b = product(cq, h, dot);
 	double off = F64_REL * (q * q + x * x);
 	double most = q * q + x * x - 2 * b.lower + off;
-	double least = fmax(q_least * q_least + x_least * x_least - 2 * b.upper - off, 0);
-	most = fmin(most, (q + x) * (q + x) * (1 + F64_REL));
+	double least = positive(q_least * q_least + x_least * x_least - 2 * b.upper - off);
 	most = most * (1 + cq->slack_rel) + SMALL;
-	least = fmax(least * (1 - cq->slack_rel) - SMALL, 0);
+	least = positive(least * (1 - cq->slack_rel) - SMALL);
 	return (struct bounds){most < LARGE ? -most : -INFINITY, -least};
 }
 
