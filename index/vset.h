@@ -6,7 +6,7 @@
  * dead; sealing moves tail rows home and rewrites blocks that are more than a quarter dead. A batch that fills whole
  * blocks is written as blocks at once. So for every slot at most one row counts: the tail's, else the block's
  * that is present and not dead. Each block has a sibling with 8-bit codes (f32 and f16, dims >= VK_CODE_DIMS_MIN)
- * and, with binary quantisation, one with sign bits; blocks written before it was asked for have none.
+ * and, with binary quantisation, one with sign bits; blocks written before that was asked for get theirs by a seal.
  *
  * Rows are kept as they came, in the set's dtype, with the f32 inverse norm of what is kept; under cosine the API's view
  * is the unit vector. Borrowed pointers live as long as the view (or until the next put in a write transaction).

@@ -1,8 +1,9 @@
 /*
  * Sealing: tail rows go home, blocks that are more than a quarter dead are written anew; and dropping a set.
  *
- * A step walks the blocks that have tail rows or dead bits (both tables are small; nothing else is read), decides for each
- * whether it is worth a rewrite, and stops after its budget of bytes. Everything that goes into a block is checked first by
+ * A step walks the blocks that have tail rows or dead bits (both tables are small; of binary sets also the keys of the
+ * others, for blocks that were written before sign bits were asked for), decides for each whether it is worth a rewrite, and
+ * stops after its budget of bytes. Everything that goes into a block is checked first by
  * its CRC: what does not check is left as it is, told in the log, and passed over, so that damage is neither spread under a
  * fresh CRC nor keeps the rest from being sealed.
  *
@@ -18,14 +19,37 @@
 
 struct sealer {
 	struct vk_vset_writer *w;
-	struct vk_vset_walk tail, dead;
+	struct vk_vset_walk tail, dead, rows, bits; /* rows, bits: of binary sets */
 	bool all;
 	/* The block at hand: */
 	uint32_t block, tail_n, dead_n;
-	bool there;
+	bool there, lacks_bits;
 };
 
-/* The first block >= from with tail rows or dead bits. */
+static bool is_binary(const struct sealer *z)
+{
+	return z->w->s->quant == VK_QUANT_BINARY;
+}
+
+/* The first block >= from, and < z->block, that has no sign bits: then that one is at hand. */
+static enum vk_status find_lacking(struct sealer *z, uint64_t from, bool *end)
+{
+	enum vk_status st = vk_vset_walk_seek(&z->rows, from);
+	if (!st) st = vk_vset_walk_seek(&z->bits, from);
+	while (!st && !z->rows.end && (*end || z->rows.n <= z->block)) {
+		if (z->bits.end || z->bits.n != z->rows.n) {
+			z->block = z->rows.n;
+			z->lacks_bits = true;
+			*end = false;
+			return VK_OK;
+		}
+		st = vk_vset_walk_next(&z->rows);
+		if (!st) st = vk_vset_walk_to(&z->bits, z->rows.n);
+	}
+	return st;
+}
+
+/* The first block >= from with tail rows or dead bits, or without bits that it should have. */
 static enum vk_status find(struct sealer *z, uint64_t from, bool *end)
 {
 	uint32_t slots = z->w->slots;
@@ -35,7 +59,8 @@ static enum vk_status find(struct sealer *z, uint64_t from, bool *end)
 	*end = z->tail.end && z->dead.end;
 	uint32_t home = z->tail.end ? UINT32_MAX : z->tail.n / slots, dead = z->dead.end ? UINT32_MAX : z->dead.n;
 	z->block = home < dead ? home : dead;
-	return VK_OK;
+	z->lacks_bits = false;
+	return is_binary(z) ? find_lacking(z, from, end) : VK_OK;
 }
 
 /* Tail rows of the block. The walk stands before or at the first of them. */
@@ -62,7 +87,7 @@ static enum vk_status look(struct sealer *z)
 
 static bool is_worth(const struct sealer *z)
 {
-	if (z->there && 4 * (uint64_t)z->dead_n > z->w->b.rows.rows) return true;
+	if (z->there && (z->lacks_bits || 4 * (uint64_t)z->dead_n > z->w->b.rows.rows)) return true;
 	return z->tail_n > 0 && (z->all || 4 * (uint64_t)z->tail_n >= z->w->slots);
 }
 
@@ -144,12 +169,16 @@ enum vk_status vk_vset_seal_step(struct vk_kv_txn *t, const struct vk_set *s, bo
 	bool busy = false;
 	if (!st) st = vk_vset_walk_open(&z.tail, t, VK_T_TAIL, s->id);
 	if (!st) st = vk_vset_walk_open(&z.dead, t, VK_T_DEAD, s->id);
+	if (!st && is_binary(&z)) st = vk_vset_walk_open(&z.rows, t, VK_T_BLOCK, s->id);
+	if (!st && is_binary(&z)) st = vk_vset_walk_open(&z.bits, t, VK_T_BITS, s->id);
 	if (!st) {
 		st = seal(&z, budget, from);
 		busy = st == VK_E_BUSY;
 	}
 	vk_vset_walk_close(&z.tail);
 	vk_vset_walk_close(&z.dead);
+	vk_vset_walk_close(&z.rows);
+	vk_vset_walk_close(&z.bits);
 	ended = vk_vset_writer_end(z.w, busy ? VK_OK : st);
 	return ended || !busy ? ended : VK_E_BUSY;
 }

@@ -501,6 +501,24 @@ static void test_vset_batch_of_whole_blocks_leaves_no_tail(void **state)
 	fix_free(&f);
 }
 
+static void test_vset_seal_makes_the_sign_bits_that_old_blocks_lack(void **state)
+{
+	(void)state;
+	struct fix f;
+	fix_make(&f, "vset_bits");
+	struct model *m = &f.m[3];
+	m->set.quant = VK_QUANT_NONE;
+	fill(&f, m);
+	seal(&f, m, true);
+	check_now(&f, m); /* none has bits */
+	m->set.quant = VK_QUANT_BINARY;
+	seal(&f, m, false);
+	check_now(&f, m); /* all have */
+	seal(&f, m, false);
+	check_now(&f, m);
+	fix_free(&f);
+}
+
 static enum vk_status apply_drop(void *arg, struct vk_kv_txn *t)
 {
 	return vk_vset_drop_step(t, *(uint32_t *)arg, 300000);
@@ -677,15 +695,51 @@ static void test_vset_damage_is_noticed_by_scrubbing_and_reads_survive(void **st
 	fix_free(&f);
 }
 
+/* Lines on standard error while fn runs. */
+static int lines_logged(void (*fn)(struct fix *f, const struct model *m), struct fix *f, const struct model *m)
+{
+	char path[300], line[1000];
+	int lines = 0, kept = dup(2);
+	snprintf(path, sizeof path, "%s.log", f->dir.path);
+	FILE *log = fopen(path, "w+");
+	assert_non_null(log);
+	dup2(fileno(log), 2);
+	fn(f, m);
+	dup2(kept, 2);
+	close(kept);
+	rewind(log);
+	while (fgets(line, sizeof line, log)) lines += strstr(line, "does not check") != NULL;
+	fclose(log);
+	unlink(path);
+	return lines;
+}
+
+static void test_vset_damaged_block_is_logged_once(void **state)
+{
+	(void)state;
+	struct fix f;
+	fix_make(&f, "vset_logged");
+	struct model *m = &f.m[3];
+	fill(&f, m);
+	struct flip x = {.table = VK_T_BLOCK, .set = m->set.id, .n = 2, .rng = &f.rng, .at = 20};
+	struct vk_kv_job job = {.apply = apply_flip, .arg = &x};
+	assert_int_equal(vk_kv_run(f.kv, &job), VK_OK);
+	assert_int_equal(lines_logged(read_all, &f, m), 1);
+	assert_int_equal(lines_logged(read_all, &f, m), 0);
+	fix_free(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_vset_random_work_matches_the_model),
 	    cmocka_unit_test(test_vset_view_taken_before_keeps_its_state),
 	    cmocka_unit_test(test_vset_batch_of_whole_blocks_leaves_no_tail),
+	    cmocka_unit_test(test_vset_seal_makes_the_sign_bits_that_old_blocks_lack),
 	    cmocka_unit_test(test_vset_drop_takes_one_set_and_leaves_its_neighbours),
 	    cmocka_unit_test(test_vset_sealed_rows_waste_at_most_five_percent),
 	    cmocka_unit_test(test_vset_damage_is_noticed_by_scrubbing_and_reads_survive),
+	    cmocka_unit_test(test_vset_damaged_block_is_logged_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
