@@ -10,6 +10,7 @@
 
 #define IDS 240
 #define VECS 3
+#define FIELDS 4
 #define DIMS_MAX 70
 #define PAYLOAD_TEXT 512
 
@@ -46,7 +47,7 @@ struct world {
 	uint64_t rng, followed, field_number;
 	int64_t now_ms;
 	uint32_t set_number;
-	bool field[3];
+	bool field[FIELDS];
 	struct held held[2];
 	uint64_t ops, refused;
 };
@@ -382,7 +383,7 @@ static void step_write(struct world *w)
 
 static const struct {
 	const char *path, *type;
-} fields[3] = {{"k", "keyword"}, {"n", "integer"}, {"t", "keyword"}};
+} fields[FIELDS] = {{"k", "keyword"}, {"n", "integer"}, {"t", "keyword"}, {"at", "integer"}}; /* at: the time to live's, too */
 
 static void print_config(struct world *w, struct vk_buf *b, const struct vk_colconf *now)
 {
@@ -397,7 +398,7 @@ static void print_config(struct world *w, struct vk_buf *b, const struct vk_colc
 	}
 	vk_buf_puts(b, "},\"indexes\":{");
 	comma = "";
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < FIELDS; i++) {
 		const struct vk_field_conf *f = now ? vk_colconf_field(now, vk_bytes_of(fields[i].path)) : NULL;
 		if (!w->field[i]) continue;
 		vk_buf_printf(b, "%s\"%s\":{\"field\":%u,\"type\":\"%s\",\"state\":\"%s\"}", comma, fields[i].path,
@@ -418,8 +419,8 @@ static enum vk_status edit_config(void *arg, const struct vk_colconf *now, struc
 static void step_config(struct world *w)
 {
 	struct vk_error err = {0};
-	int i = (int)below(w, 4);
-	if (i < 3) {
+	int i = (int)below(w, FIELDS + 1);
+	if (i < FIELDS) {
 		w->field[i] = !w->field[i];
 	} else {
 		w->m.vec[2] = !w->m.vec[2];
