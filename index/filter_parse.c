@@ -423,7 +423,14 @@ static enum vk_status no_test(struct parse *p, const struct place *at, const vk_
 {
 	for (const vk_jv *m = vk_jv_first(v); m; m = vk_jv_next(m))
 		if (!vk_bytes_is(vk_jv_key(m), "key") && given(m)) return refuse_name(p, at, "unknown condition", vk_jv_key(m));
-	return refuse(p, at, "At least one field condition must be specified");
+	/* Qdrant's schema lets it pass; its validation, which answers otherwise, does not. */
+	enum vk_status st = refuse(p, at, "At least one field condition must be specified");
+	if (!p->err || st != VK_E_INVALID) return st;
+	char text[VK_ERROR_TEXT_MAX];
+	memcpy(text, p->err->text, sizeof text);
+	vk_fail(p->err, st, "Validation error in JSON body: [%.700s]", text);
+	p->err->http = 422;
+	return st;
 }
 
 /* {"key": ..., test...}: several tests become a `should` of them. */

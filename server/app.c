@@ -51,7 +51,7 @@ static size_t body_max(void *arg, const struct vk_req *req)
 	struct vk_app *app = arg;
 	struct vk_bytes path = req->path;
 	struct vk_auth who;
-	if (req->method != VK_POST || path.n < sizeof head + sizeof tail || memcmp(path.p, head, sizeof head - 1) != 0 ||
+	if (req->method != VK_POST || path.n < sizeof head + sizeof tail - 1 || memcmp(path.p, head, sizeof head - 1) != 0 ||
 	    memcmp(path.p + path.n - (sizeof tail - 1), tail, sizeof tail - 1) != 0)
 		return 0;
 	if (!req->peer_loopback && !vk_keys_any(app->keys) && !app->config.insecure) return 0;

@@ -81,16 +81,18 @@ static enum vk_status put_index(struct vk_jw *w, struct vk_view *v, const struct
 	return st;
 }
 
-static enum vk_status put_info(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_collection_stats *s)
+static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct vk_collection_stats *s)
 {
 	enum vk_status st = VK_OK;
-	(void)q;
+	uint64_t threshold = 1;
+	vk_jv_u64(vk_jv_get(vk_jv_get(v->conf->root, "optimizer_config"), "indexing_threshold"), &threshold);
 	vk_jw_object(w);
 	vk_jw_kv(w, "status", s->sealing || s->building ? "yellow" : "green");
 	vk_jw_kv(w, "optimizer_status", "ok");
-	/* Rows at their final place with their codes: what scans read at full speed. */
+	vk_qd_config_warn(v->conf, w);
+	/* Rows at their final place with their codes: what scans read at full speed. A threshold of 0 asks for no index. */
 	vk_jw_key(w, "indexed_vectors_count");
-	vk_jw_u64(w, s->rows > s->tail_rows ? s->rows - s->tail_rows : 0);
+	vk_jw_u64(w, threshold && s->rows > s->tail_rows ? s->rows - s->tail_rows : 0);
 	vk_jw_key(w, "points_count");
 	vk_jw_u64(w, s->points);
 	vk_jw_ki(w, "segments_count", 1);
@@ -114,7 +116,7 @@ static void show(struct vk_qd *q)
 	if (!st) st = vk_view_begin(q->c, vk_wall_ms(), &v);
 	if (!st) {
 		vk_qd_begin(q, &w);
-		st = put_info(q, &w, &v, &stats);
+		st = put_info(&w, &v, &stats);
 		vk_view_end(&v);
 	}
 	if (st) {

@@ -132,6 +132,9 @@ static enum vk_status check_member(const vk_jv *v, const struct vk_qdc_member *m
 	case THREADS: good = vk_jv_u64(v, &u) || (vk_jv_str(v, &s) && vk_bytes_is(s, "auto")); break;
 	case WORD:
 		good = vk_jv_str(v, &s);
+		/* Qdrant knows the word and refuses it for rows and payload. */
+		if (good && !is_word(s, m->words) && vk_bytes_is(s, "pinned") && strcmp(m->name, "memory") == 0)
+			return vk_qd_validation(err, path, "`pinned` memory placement is not supported for this storage");
 		if (good && !is_word(s, m->words))
 			return vk_qd_format(err, "%s: unknown variant `%.*s`, expected one of: %s", path, shown(s), s.p, m->words);
 		break;
@@ -317,6 +320,12 @@ static enum vk_status check_ours(const vk_jv *metadata, struct vk_error *err)
 
 /* --- whole bodies --- */
 
+const vk_jv *vk_qdc_quant_of_body(const vk_jv *body)
+{
+	const vk_jv *v = vk_jv_get(body, "quantization_config");
+	return v ? v : vk_jv_get(body, "quantization");
+}
+
 static enum vk_status check_common(const vk_jv *body, const vk_jv *p, bool diff, struct vk_error *err)
 {
 	const struct {
@@ -328,7 +337,7 @@ static enum vk_status check_common(const vk_jv *body, const vk_jv *p, bool diff,
 		st = check_object(vk_jv_get(body, objects[i].name), objects[i].table, objects[i].name, err);
 	if (!st) st = check_object(p, vk_qdc_params, diff ? "params" : "", err);
 	if (!st) st = check_object(vk_jv_get(p, "payload"), payload, diff ? "params.payload" : "payload", err);
-	if (!st) st = check_quant(vk_jv_get(body, "quantization_config"), "quantization_config", diff, err);
+	if (!st) st = check_quant(vk_qdc_quant_of_body(body), "quantization_config", diff, err);
 	return st ? st : check_ours(vk_jv_get(body, "metadata"), err);
 }
 

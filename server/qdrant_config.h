@@ -26,6 +26,8 @@ enum vk_status vk_qd_config_edit(void *arg, const struct vk_colconf *now, struct
 /* Everything about the edit that needs no config: for the handler's thread, so that nonsense is refused before the writer. */
 enum vk_status vk_qd_config_check(const struct vk_qd_edit *e, struct vk_error *err);
 
+/* "warnings": [...] into an open object, when there are any. */
+void vk_qd_config_warn(const struct vk_colconf *c, struct vk_jw *w);
 /* result.config of GET. */
 void vk_qd_config_show(const struct vk_colconf *c, struct vk_jw *w);
 

@@ -30,6 +30,8 @@ extern const struct vk_qdc_quant vk_qdc_quants[VK_QDC_QUANTS];
 enum vk_status vk_qdc_check_create(const struct vk_app *app, const vk_jv *body, struct vk_error *err);
 /* `vectors` that is one vector's own parameters. */
 bool vk_qdc_is_single(const vk_jv *vectors);
+/* quantization_config, also by its older name. */
+const vk_jv *vk_qdc_quant_of_body(const vk_jv *body);
 /* ttl.after: seconds, or a duration. */
 enum vk_status vk_qdc_read_after(const vk_jv *v, int64_t *ms, struct vk_error *err);
 int vk_qdc_index_type(const vk_jv *schema); /* enum vk_field_type, or -1 */

@@ -263,7 +263,7 @@ static void put_configs(struct writer *x)
 		put_merged(x->w, list[i].table, vk_jv_get(x->old, list[i].name), vk_jv_get(x->body, list[i].in_body));
 	}
 	vk_jw_key(x->w, "quantization_config");
-	put_quant(x->w, quant_of(vk_jv_get(x->old, "quantization_config"), vk_jv_get(x->body, "quantization_config")));
+	put_quant(x->w, quant_of(vk_jv_get(x->old, "quantization_config"), vk_qdc_quant_of_body(x->body)));
 	const vk_jv *strict_was = vk_jv_get(x->old, "strict_mode_config"), *strict = vk_jv_get(x->body, "strict_mode_config");
 	vk_jw_key(x->w, "strict_mode_config");
 	if (absent(strict) && absent(strict_was)) vk_jw_null(x->w);
@@ -555,4 +555,32 @@ void vk_qd_config_show(const struct vk_colconf *c, struct vk_jw *w)
 	}
 	show_metadata(c, w);
 	vk_jw_object_end(w);
+}
+
+static bool wants_inline(const vk_jv *graph, bool dflt)
+{
+	bool b = dflt;
+	return vk_jv_bool(vk_jv_get(graph, "inline_storage"), &b) ? b : dflt;
+}
+
+/* Qdrant's own warning: vectors inside the graph need codes. */
+void vk_qd_config_warn(const struct vk_colconf *c, struct vk_jw *w)
+{
+	bool common = wants_inline(vk_jv_get(c->root, "hnsw_config"), false), open = false;
+	for (size_t i = 0; i < c->vectors_n; i++) {
+		const struct vk_vector_conf *v = &c->vectors[i];
+		if (!wants_inline(vk_jv_get(v->json, "hnsw_config"), common) || v->set.quant != VK_QUANT_NONE) continue;
+		char text[VK_NAME_MAX + 128];
+		snprintf(text, sizeof text, "The `hnsw_config.inline_storage` option for vector '%s' is only effective with quantization enabled",
+			 v->name);
+		if (!open) {
+			vk_jw_key(w, "warnings");
+			vk_jw_array(w);
+			open = true;
+		}
+		vk_jw_object(w);
+		vk_jw_kv(w, "message", text);
+		vk_jw_object_end(w);
+	}
+	if (open) vk_jw_array_end(w);
 }

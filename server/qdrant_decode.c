@@ -201,6 +201,7 @@ enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **ou
 	struct vk_vec *vec = vk_arena_calloc(&q->req->arena, count + 1, sizeof *vec);
 	enum vk_status st = VK_OK;
 	if (!vec) return no_memory(err);
+	if (named && vk_jv_type(vk_jv_get(v, "model")) == VK_J_STRING) return not_dense(v, err); /* an image and its model, say */
 	if (!named) {
 		if (!is_list(v) && !is_document(v)) return not_dense(v, err);
 		vec->conf = vk_colconf_vector(q->conf, VK_LIT(""));
