@@ -106,7 +106,8 @@ static enum vk_status create(struct vk_collection *c, struct vk_bytes config, st
 	if (st) return st;
 	for (size_t i = 0; !st && i < conf->fields_n; i++)
 		if (!conf->fields[i].ready) /* nothing to build over */
-			st = vk_fail(err, VK_E_INVALID, "collection config: a new collection's indexes are ready");
+			st = vk_fail(err, VK_E_INVALID,
+				     "collection config: a new collection's indexes are ready");
 	if (!st) {
 		st = vk_kv_run(c->kv, &job);
 		if (st) vk_fail(err, st, "the collection's environment takes no writes: %s", vk_status_text(st));
@@ -124,7 +125,8 @@ static enum vk_status load(struct vk_collection *c, struct vk_error *err)
 	return VK_OK;
 }
 
-static enum vk_status start(struct vk_collection *c, const char *dir, struct vk_bytes config, struct vk_error *err)
+static enum vk_status start(struct vk_collection *c, const char *dir, struct vk_bytes config,
+			    struct vk_error *err)
 {
 	bool has;
 	enum vk_status st = has_state(c, &has);
@@ -221,7 +223,8 @@ static enum vk_status apply_cursor(void *arg, struct vk_kv_txn *t)
 	return vk_kv_put(t, VK_T_META, key, (struct vk_bytes){(char *)value, sizeof value});
 }
 
-enum vk_status vk_collection_cursor(struct vk_collection *c, const char *name, uint64_t sequence, int64_t expires_ms)
+enum vk_status vk_collection_cursor(struct vk_collection *c, const char *name, uint64_t sequence,
+				    int64_t expires_ms)
 {
 	struct set_cursor s = {.r = {.sequence = sequence, .expires_ms = expires_ms}};
 	struct vk_kv_job job = {.apply = apply_cursor, .arg = &s};

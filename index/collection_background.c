@@ -1,14 +1,15 @@
 /*
- * Work behind the writes: one background job a collection, in steps of a few milliseconds, each its own commit. A step does the
- * first thing that there is: delete rows of dropped sets, entries of dropped indexes, build indexes, prune tombstones, seal
- * the tail. What must survive a crash is a word in the meta table (drop:, build:), put by the commit that caused it and deleted by
- * the step that ends it; sealing and pruning find their work by looking.
+ * Work behind the writes: one background job a collection, in steps of a few milliseconds, each its own
+ * commit. A step does the first thing that there is: delete rows of dropped sets, entries of dropped
+ * indexes, build indexes, prune tombstones, seal the tail. What must survive a crash is a word in the meta
+ * table (drop:, build:), put by the commit that caused it and deleted by the step that ends it; sealing and
+ * pruning find their work by looking.
  *
- * An index is built from the lowest slot up while writes keep it up already: putting a point in twice is harmless, and a
- * point that changed behind the builder is right because the write was.
+ * An index is built from the lowest slot up while writes keep it up already: putting a point in twice is
+ * harmless, and a point that changed behind the builder is right because the write was.
  *
- * A step may run twice (store/kv.h). Its memory of where it is (set_at, block, pruned) may so run ahead of a step that was undone:
- * then a block waits for the next round, nothing is lost.
+ * A step may run twice (store/kv.h). Its memory of where it is (set_at, block, pruned) may so run ahead of
+ * a step that was undone: then a block waits for the next round, nothing is lost.
  */
 #include "index/collection_internal.h"
 
@@ -42,7 +43,8 @@ static enum vk_status first_word(struct vk_kv_txn *t, const char *prefix, uint8_
 	return st;
 }
 
-/* The steps below say VK_E_BUSY when they did something, VK_E_NOT_FOUND when there is nothing of theirs to do. */
+/* The steps below say VK_E_BUSY when they did something, VK_E_NOT_FOUND when there is nothing of theirs
+ * to do. */
 
 static enum vk_status drop_sets(struct vk_kv_txn *t)
 {
@@ -95,7 +97,8 @@ static enum vk_status build_point(struct build *b, uint32_t slot, struct vk_byte
 	return st == VK_E_INVALID ? VK_E_CORRUPT : st;
 }
 
-/* Points without payload have nothing to index: the walk is over the payload table. Nothing is put before the cursor is closed. */
+/* Points without payload have nothing to index: the walk is over the payload table. Nothing is put
+ * before the cursor is closed. */
 static enum vk_status build_points(struct build *b)
 {
 	struct vk_kv_cursor *cur;
@@ -182,7 +185,8 @@ static enum vk_status build_indexes(struct vk_kv_txn *t, const struct vk_colconf
 
 /* --- tombstones --- */
 
-/* Each free slot names the sequence of its delete, and so the tombstone: the change table itself need not be walked. */
+/* Each free slot names the sequence of its delete, and so the tombstone: the change table itself need
+ * not be walked. */
 static enum vk_status prune(struct vk_collection *c, struct vk_kv_txn *t)
 {
 	struct vk_kv_cursor *cur;
@@ -196,7 +200,8 @@ static enum vk_status prune(struct vk_collection *c, struct vk_kv_txn *t)
 	st = vk_kv_cursor_open(t, VK_T_FREE, &cur);
 	if (st) return st;
 	vk_rec_free_key(key, c->background.pruned + 1, 0);
-	for (st = vk_kv_seek(cur, span(key, 12), &k, &v); !st && n < PRUNE_ENTRIES; st = vk_kv_next(cur, &k, &v)) {
+	for (st = vk_kv_seek(cur, span(key, 12), &k, &v); !st && n < PRUNE_ENTRIES;
+	     st = vk_kv_next(cur, &k, &v)) {
 		if (!vk_rec_free_key_read(k, &sequence, &slot)) st = VK_E_CORRUPT;
 		if (st || sequence > lowest) break;
 		until[n++] = sequence;
@@ -214,7 +219,8 @@ static enum vk_status prune(struct vk_collection *c, struct vk_kv_txn *t)
 
 /* --- sealing --- */
 
-static enum vk_status seal_sets(struct vk_kv_txn *t, const struct vk_colconf *conf, bool all, size_t *set_at, uint32_t *block)
+static enum vk_status seal_sets(struct vk_kv_txn *t, const struct vk_colconf *conf, bool all, size_t *set_at,
+				uint32_t *block)
 {
 	while (*set_at < conf->vectors_n) {
 		enum vk_status st = vk_vset_seal_step(t, &conf->vectors[*set_at].set, all, STEP_BYTES, block);
@@ -242,7 +248,8 @@ static enum vk_status seal(struct vk_collection *c, struct vk_kv_txn *t, const s
 
 /* --- the job --- */
 
-static enum vk_status step(struct vk_collection *c, struct vk_kv_txn *t, struct vk_colconf *conf, struct vk_rec_state *s)
+static enum vk_status step(struct vk_collection *c, struct vk_kv_txn *t, struct vk_colconf *conf,
+			   struct vk_rec_state *s)
 {
 	enum vk_status st = drop_sets(t);
 	if (st == VK_E_NOT_FOUND) st = drop_fields(t);

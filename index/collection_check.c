@@ -1,6 +1,7 @@
 /*
- * Every invariant across the tables, for tests and for `veckeep verify`. One view, one pass a table; payload indexes are built anew
- * from the payloads in an environment of their own and compared entry by entry, so nothing here knows how their keys are made.
+ * Every invariant across the tables, for tests and for `veckeep verify`. One view, one pass a table;
+ * payload indexes are built anew from the payloads in an environment of their own and compared entry by
+ * entry, so nothing here knows how their keys are made.
  */
 #include "index/collection_internal.h"
 
@@ -54,7 +55,8 @@ static enum vk_status check_id(struct check *x, struct vk_bytes k, struct vk_byt
 {
 	uint32_t slot;
 	struct vk_rec_point head;
-	if (!vk_id_valid(k) || !vk_rec_slot_decode(k, v, &slot)) return BAD(x, "id table: an entry does not check");
+	if (!vk_id_valid(k) || !vk_rec_slot_decode(k, v, &slot))
+		return BAD(x, "id table: an entry does not check");
 	if (vk_bitmap_has(x->live, slot)) return BAD(x, "id table: two ids lead to slot %u", slot);
 	if (!head_of(x, slot, &head)) return BAD(x, "id table: slot %u has no head that checks", slot);
 	if (!vk_bytes_eq(head.id, k)) return BAD(x, "slot %u: its head names another id", slot);
@@ -68,7 +70,8 @@ static enum vk_status check_point(struct check *x, struct vk_bytes k, struct vk_
 	uint8_t key[8];
 	struct vk_rec_point head;
 	struct vk_rec_change ch;
-	if (!vk_rec_slot_key_read(k, &slot) || !vk_rec_point_decode(&head, slot, v)) return BAD(x, "a point's head does not check");
+	if (!vk_rec_slot_key_read(k, &slot) || !vk_rec_point_decode(&head, slot, v))
+		return BAD(x, "a point's head does not check");
 	if (!vk_bitmap_has(x->live, slot)) return BAD(x, "slot %u: no id leads to it", slot);
 	if (slot >= x->s.next_slot) return BAD(x, "slot %u was never given", slot);
 	if (head.sequence > x->s.sequence) return BAD(x, "slot %u: its version is of the future", slot);
@@ -90,7 +93,8 @@ static enum vk_status check_change(struct check *x, struct vk_bytes k, struct vk
 		return BAD(x, "change table: an entry does not check");
 	if (ch.op == VK_CHANGE_WRITTEN) {
 		if (!head_of(x, ch.slot, &head) || head.sequence != sequence)
-			return BAD(x, "change %llu is not the newest of slot %u", (unsigned long long)sequence, ch.slot);
+			return BAD(x, "change %llu is not the newest of slot %u",
+				   (unsigned long long)sequence, ch.slot);
 		return VK_OK;
 	}
 	vk_rec_free_key(key, sequence, ch.slot);
@@ -103,8 +107,10 @@ static enum vk_status check_free(struct check *x, struct vk_bytes k, struct vk_b
 {
 	uint64_t sequence;
 	uint32_t slot;
-	if (!vk_rec_free_key_read(k, &sequence, &slot) || v.n) return BAD(x, "free list: an entry does not check");
-	if (vk_bitmap_has(x->live, slot) || slot >= x->s.next_slot) return BAD(x, "free list: slot %u is not free", slot);
+	if (!vk_rec_free_key_read(k, &sequence, &slot) || v.n)
+		return BAD(x, "free list: an entry does not check");
+	if (vk_bitmap_has(x->live, slot) || slot >= x->s.next_slot)
+		return BAD(x, "free list: slot %u is not free", slot);
 	vk_bitmap_add(x->live, slot); /* taken out again below: finds doubles */
 	return VK_OK;
 }
@@ -170,8 +176,9 @@ static enum vk_status check_set(struct check *x, const struct vk_vector_conf *v)
 	if (!rows) return VK_E_NOMEM;
 	enum vk_status st = vk_field_has_set(x->v.t, v->set.id, &has);
 	if (!st) st = vk_vset_slots(x->v.t, &v->set, rows);
-	if (!st && !same(has, rows)) st = BAD(x, "vector %.100s: %llu rows, %llu in its bitmap", v->name,
-					      (unsigned long long)vk_bitmap_count(rows), (unsigned long long)vk_bitmap_count(has));
+	if (!st && !same(has, rows))
+		st = BAD(x, "vector %.100s: %llu rows, %llu in its bitmap", v->name,
+			 (unsigned long long)vk_bitmap_count(rows), (unsigned long long)vk_bitmap_count(has));
 	if (!st && vk_bitmap_count_and(rows, x->live) != vk_bitmap_count(rows))
 		st = BAD(x, "vector %.100s: a row without a point", v->name);
 	vk_bitmap_free(has);
@@ -219,7 +226,10 @@ static enum vk_status check_field_key(struct check *x, struct vk_bytes k, struct
 	struct vk_field_key_parts p;
 	(void)v;
 	if (!vk_field_key_read(k, &p)) return BAD(x, "payload indexes: a key does not check");
-	if (p.field) return field_known(x, p.field) ? VK_OK : BAD(x, "entries of payload index %u, which is no more", p.field);
+	if (p.field)
+		return field_known(x, p.field)
+			   ? VK_OK
+			   : BAD(x, "entries of payload index %u, which is no more", p.field);
 	if (p.kind == VK_FK_SET && (p.value.n != 4 || !set_known(x, vk_get_u32be((const uint8_t *)p.value.p))))
 		return BAD(x, "a bitmap of a vector set which is no more");
 	return VK_OK;
@@ -284,13 +294,15 @@ static enum vk_status apply_rebuild(void *arg, struct vk_kv_txn *t)
 	return st;
 }
 
-static enum vk_status compare_chunk(struct check *x, const struct vk_field_conf *f, struct vk_bytes is, struct vk_bytes want)
+static enum vk_status compare_chunk(struct check *x, const struct vk_field_conf *f, struct vk_bytes is,
+				    struct vk_bytes want)
 {
 	struct vk_bitmap *a = vk_bitmap_new(), *b = vk_bitmap_new();
 	enum vk_status st = a && b ? VK_OK : VK_E_NOMEM;
 	if (!st) st = vk_bitmap_or_chunk(a, 0, is);
 	if (!st) st = vk_bitmap_or_chunk(b, 0, want);
-	if (!st && !same(a, b)) st = BAD(x, "index %.100s: a value has other points than the payloads say", f->path);
+	if (!st && !same(a, b))
+		st = BAD(x, "index %.100s: a value has other points than the payloads say", f->path);
 	vk_bitmap_free(a);
 	vk_bitmap_free(b);
 	return st;

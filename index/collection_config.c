@@ -1,6 +1,7 @@
 /*
- * A config changed, in the writer: the new text must agree with what is stored. Numbers of sets and fields are never given twice (a
- * dropped one's rows may still be going), a set that stays keeps its shape, an index that comes is "building".
+ * A config changed, in the writer: the new text must agree with what is stored. Numbers of sets and fields
+ * are never given twice (a dropped one's rows may still be going), a set that stays keeps its shape, an
+ * index that comes is "building".
  */
 #include "index/collection_internal.h"
 
@@ -11,7 +12,8 @@
 
 struct configure {
 	struct vk_collection *c;
-	enum vk_status (*edit)(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err);
+	enum vk_status (*edit)(void *arg, const struct vk_colconf *now, struct vk_buf *json,
+			       struct vk_error *err);
 	void *arg;
 	struct vk_error *err;
 	struct vk_colconf *next; /* of the last apply() */
@@ -45,7 +47,8 @@ static enum vk_status check_sets(struct configure *x, const struct vk_colconf *n
 	for (size_t i = 0; i < next->vectors_n; i++) {
 		const struct vk_vector_conf *v = &next->vectors[i], *old = set_of(now, v->set.id);
 		if (!old && v->set.id < now->next_set) return refuse(x, "a new vector needs a new set", v->name);
-		if (old && (old->set.dims != v->set.dims || old->set.dtype != v->set.dtype || old->set.metric != v->set.metric))
+		if (old && (old->set.dims != v->set.dims || old->set.dtype != v->set.dtype ||
+			    old->set.metric != v->set.metric))
 			return refuse(x, "a set keeps its shape", v->name);
 	}
 	return VK_OK;
@@ -55,7 +58,8 @@ static enum vk_status check_fields(struct configure *x, const struct vk_colconf 
 {
 	for (size_t i = 0; i < x->next->fields_n; i++) {
 		const struct vk_field_conf *f = &x->next->fields[i], *old = field_of(now, f->field);
-		if (!old && (f->field < now->next_field || f->ready)) return refuse(x, "a new index is built first", f->path);
+		if (!old && (f->field < now->next_field || f->ready))
+			return refuse(x, "a new index is built first", f->path);
 		if (old && (old->type != f->type || old->ready != f->ready || strcmp(old->path, f->path) != 0))
 			return refuse(x, "an index keeps path, type and state", f->path);
 	}
@@ -100,7 +104,8 @@ static enum vk_status put_builds(struct configure *x, struct vk_kv_txn *t, const
 }
 
 /* All refusals come before the first put. */
-static enum vk_status change(struct configure *x, struct vk_kv_txn *t, const struct vk_colconf *now, struct vk_rec_state *s)
+static enum vk_status change(struct configure *x, struct vk_kv_txn *t, const struct vk_colconf *now,
+			     struct vk_rec_state *s)
 {
 	struct vk_buf text;
 	vk_buf_init(&text, CONFIG_BYTES_MAX);
@@ -169,8 +174,8 @@ static enum vk_status wait_for_indexes(struct vk_collection *c, struct vk_error 
 }
 
 enum vk_status vk_collection_configure(struct vk_collection *c,
-				       enum vk_status (*edit)(void *arg, const struct vk_colconf *now, struct vk_buf *json,
-							      struct vk_error *err),
+				       enum vk_status (*edit)(void *arg, const struct vk_colconf *now,
+							      struct vk_buf *json, struct vk_error *err),
 				       void *arg, bool wait_built, struct vk_error *err)
 {
 	struct vk_error own = {0};
@@ -179,7 +184,9 @@ enum vk_status vk_collection_configure(struct vk_collection *c,
 	enum vk_status st = c->read_only ? VK_E_FORBIDDEN : vk_kv_run(c->kv, &job);
 	vk_colconf_unref(x.next);
 	if (st) {
-		if (own.st != st) vk_fail(&own, st, "the collection's config could not be changed: %s", vk_status_text(st));
+		if (own.st != st)
+			vk_fail(&own, st, "the collection's config could not be changed: %s",
+				vk_status_text(st));
 		if (err) *err = own;
 		return st;
 	}

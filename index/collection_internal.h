@@ -9,11 +9,13 @@
  *   collection_check.c       every invariant across the tables
  *   view.c                   reading
  *
- * Config. The truth is in the environment, with an epoch in the state record that goes up with each. In memory is the
- * newest that a reader or `committed` has met. Whoever has a transaction asks vk_collection_conf_of(): the answer is always the config
- * of that transaction, so config, rows and indexes never disagree, with no lock across commits.
+ * Config. The truth is in the environment, with an epoch in the state record that goes up with each. In
+ * memory is the newest that a reader or `committed` has met. Whoever has a transaction asks
+ * vk_collection_conf_of(): the answer is always the config of that transaction, so config, rows and indexes
+ * never disagree, with no lock across commits.
  *
- * Locks: c->lock guards conf, epoch and the background job's flags; nothing is called under it but vk_kv_submit.
+ * Locks: c->lock guards conf, epoch and the background job's flags; nothing is called under it but
+ * vk_kv_submit.
  */
 #ifndef VK_INDEX_COLLECTION_INTERNAL_H
 #define VK_INDEX_COLLECTION_INTERNAL_H
@@ -110,7 +112,8 @@ struct vk_old { /* a point as it is; borrowed from w->scratch */
 	struct vk_json *doc;     /* parsed on demand */
 	const vk_jv *jv;
 };
-/* By id (not there is no error) and by slot (not there is VK_E_CORRUPT). Ends the old one before: one at a time. */
+/* By id (not there is no error) and by slot (not there is VK_E_CORRUPT). Ends the old one before: one at
+ * a time. */
 enum vk_status vk_old_by_id(struct vk_writer *w, struct vk_bytes id, struct vk_old *o);
 enum vk_status vk_old_by_slot(struct vk_writer *w, uint32_t slot, struct vk_old *o);
 enum vk_status vk_old_parse(struct vk_writer *w, struct vk_old *o);

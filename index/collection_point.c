@@ -1,11 +1,13 @@
 /*
  * One point written, and what goes along with it, in the writer's transaction.
  *
- * Rows gather and are put together per set, so that a batch that fills blocks is written as blocks; payload indexes gather in the
- * field batch. Between gathering and vk_writer_rows() a point may be touched once: the caller sees to that.
+ * Rows gather and are put together per set, so that a batch that fills blocks is written as blocks; payload
+ * indexes gather in the field batch. Between gathering and vk_writer_rows() a point may be touched once:
+ * the caller sees to that.
  *
- * The change table keeps one entry a point: the entry under the head's sequence goes when a newer one comes. Its mask is what
- * changed since the slowest cursor: the new entry takes the old one's bits along unless every cursor has passed it.
+ * The change table keeps one entry a point: the entry under the head's sequence goes when a newer one
+ * comes. Its mask is what changed since the slowest cursor: the new entry takes the old one's bits along
+ * unless every cursor has passed it.
  */
 #include "index/collection_internal.h"
 
@@ -23,7 +25,8 @@ static struct vk_bytes span(const void *p, size_t n)
 
 static enum vk_status corrupt(struct vk_writer *w, const char *what, uint64_t number)
 {
-	return vk_fail(w->err, VK_E_CORRUPT, "the collection's store is damaged: %s %llu", what, (unsigned long long)number);
+	return vk_fail(w->err, VK_E_CORRUPT, "the collection's store is damaged: %s %llu", what,
+		       (unsigned long long)number);
 }
 
 enum vk_status vk_cursor_lowest(struct vk_kv_txn *t, int64_t now_ms, uint64_t *lowest)
@@ -38,7 +41,8 @@ enum vk_status vk_cursor_lowest(struct vk_kv_txn *t, int64_t now_ms, uint64_t *l
 	st = vk_kv_seek(cur, prefix, &k, &v);
 	for (; !st && k.n >= prefix.n && memcmp(k.p, prefix.p, prefix.n) == 0; st = vk_kv_next(cur, &k, &v)) {
 		/* One that does not check holds everything back: better than losing a follower's changes. */
-		if (!vk_rec_cursor_decode(&r, k, v)) r = (struct vk_rec_cursor){.sequence = 0, .expires_ms = INT64_MAX};
+		if (!vk_rec_cursor_decode(&r, k, v))
+			r = (struct vk_rec_cursor){.sequence = 0, .expires_ms = INT64_MAX};
 		if (r.expires_ms > now_ms && r.sequence < *lowest) *lowest = r.sequence;
 	}
 	vk_kv_cursor_close(cur);
@@ -110,7 +114,8 @@ enum vk_status vk_writer_indexes(struct vk_writer *w)
 	return st;
 }
 
-static enum vk_status gather_row(struct vk_writer *w, uint32_t slot, const struct vk_vector_conf *v, const float *row)
+static enum vk_status gather_row(struct vk_writer *w, uint32_t slot, const struct vk_vector_conf *v,
+				 const float *row)
 {
 	if (w->row_n == w->row_cap) {
 		size_t cap = w->row_cap ? 2 * w->row_cap : 64;
@@ -158,7 +163,8 @@ static enum vk_status load(struct vk_writer *w, struct vk_old *o)
 	struct vk_rec_point head;
 	vk_rec_slot_key(key, o->slot);
 	enum vk_status st = vk_kv_get(w->t, VK_T_POINT, span(key, 4), &v);
-	if (st == VK_E_NOT_FOUND || (!st && !vk_rec_point_decode(&head, o->slot, v))) return corrupt(w, "point", o->slot);
+	if (st == VK_E_NOT_FOUND || (!st && !vk_rec_point_decode(&head, o->slot, v)))
+		return corrupt(w, "point", o->slot);
 	if (st) return st;
 	o->sequence = head.sequence;
 	o->id = span(vk_arena_strndup(&w->scratch, head.id.p, head.id.n), head.id.n);
@@ -183,7 +189,8 @@ enum vk_status vk_old_by_id(struct vk_writer *w, struct vk_bytes id, struct vk_o
 	*o = (struct vk_old){0};
 	enum vk_status st = vk_kv_get(w->t, VK_T_ID, id, &v);
 	if (st) return st == VK_E_NOT_FOUND ? VK_OK : st;
-	if (!vk_rec_slot_decode(id, v, &o->slot)) return corrupt(w, "the id of a point, table of", w->state.points);
+	if (!vk_rec_slot_decode(id, v, &o->slot))
+		return corrupt(w, "the id of a point, table of", w->state.points);
 	st = load(w, o);
 	if (!st && !vk_bytes_eq(o->id, id)) return corrupt(w, "point", o->slot);
 	return st;
@@ -266,7 +273,8 @@ static enum vk_status forget_change(struct vk_writer *w, const struct vk_old *o,
 	return vk_kv_del(w->t, VK_T_CHANGE, span(key, 8));
 }
 
-static enum vk_status put_change(struct vk_writer *w, uint32_t slot, struct vk_bytes id, uint8_t op, uint64_t mask)
+static enum vk_status put_change(struct vk_writer *w, uint32_t slot, struct vk_bytes id, uint8_t op,
+				 uint64_t mask)
 {
 	uint8_t key[8], value[VK_REC_CHANGE_MAX];
 	struct vk_rec_change ch = {.op = op, .slot = slot, .mask = mask, .id = id};
@@ -276,7 +284,8 @@ static enum vk_status put_change(struct vk_writer *w, uint32_t slot, struct vk_b
 }
 
 /* Head and change entry under the next sequence. */
-static enum vk_status stamp(struct vk_writer *w, const struct vk_old *o, uint32_t slot, struct vk_bytes id, uint64_t mask)
+static enum vk_status stamp(struct vk_writer *w, const struct vk_old *o, uint32_t slot, struct vk_bytes id,
+			    uint64_t mask)
 {
 	uint8_t key[4], value[VK_REC_POINT_MAX];
 	uint64_t before = 0;
@@ -299,8 +308,8 @@ static bool names(const struct vk_new *n, const struct vk_vector_conf *v)
 }
 
 /* Rows that come and rows that go; *mask collects their bits. */
-static enum vk_status write_vectors(struct vk_writer *w, const struct vk_old *o, uint32_t slot, const struct vk_new *n,
-				    uint64_t *mask)
+static enum vk_status write_vectors(struct vk_writer *w, const struct vk_old *o, uint32_t slot,
+				    const struct vk_new *n, uint64_t *mask)
 {
 	enum vk_status st = VK_OK;
 	bool had;
@@ -361,7 +370,8 @@ enum vk_status vk_point_delete(struct vk_writer *w, struct vk_old *o)
 	uint64_t mask;
 	bool had;
 	enum vk_status st = need_batch(w);
-	for (size_t i = 0; !st && i < w->conf->vectors_n; i++) st = drop_row(w, o->slot, &w->conf->vectors[i], &had);
+	for (size_t i = 0; !st && i < w->conf->vectors_n; i++)
+		st = drop_row(w, o->slot, &w->conf->vectors[i], &had);
 	if (!st) st = write_payload(w, o, o->slot, &(struct vk_new){0});
 	if (!st) st = forget_change(w, o, &mask);
 	vk_rec_slot_key(slot_key, o->slot);
@@ -375,6 +385,7 @@ enum vk_status vk_point_delete(struct vk_writer *w, struct vk_old *o)
 	vk_rec_free_key(free_key, w->state.sequence, o->slot);
 	st = vk_kv_put(w->t, VK_T_FREE, span(free_key, 12), (struct vk_bytes){0});
 	/* Without cursors nobody will ask, and who comes later starts from a view. */
-	if (!st && w->lowest != UINT64_MAX) st = put_change(w, o->slot, o->id, VK_CHANGE_DELETED, VK_REC_MASK_PAYLOAD);
+	if (!st && w->lowest != UINT64_MAX)
+		st = put_change(w, o->slot, o->id, VK_CHANGE_DELETED, VK_REC_MASK_PAYLOAD);
 	return st;
 }

@@ -1,6 +1,7 @@
 /*
- * Lists of operations: checked on the caller's thread, applied in order in one transaction. A list fails whole: what it put
- * before is undone by the store (store/kv.h tries it alone and gives the transaction up).
+ * Lists of operations: checked on the caller's thread, applied in order in one transaction. A list fails
+ * whole: what it put before is undone by the store (store/kv.h tries it alone and gives the transaction
+ * up).
  */
 #include "index/collection_internal.h"
 
@@ -12,22 +13,32 @@
 
 /* --- checks that need no store --- */
 
+#define LANES 16
+
+/* Exponents of all ones are infinities and NaNs. Lanes of fixed width, so that the compiler makes
+ * vectors of them. */
 static bool all_finite(const float *v, uint32_t n)
 {
-	/* x - x is 0 for finite x, else NaN; the sum keeps it. */
-	float sum = 0;
-	for (uint32_t i = 0; i < n; i++) sum += v[i] - v[i];
-	return sum == 0;
+	uint32_t bad[LANES] = {0}, bits[LANES], any = 0, i = 0;
+	for (; i + LANES <= n; i += LANES) {
+		memcpy(bits, v + i, sizeof bits);
+		for (int l = 0; l < LANES; l++) bad[l] |= (bits[l] & 0x7f800000) == 0x7f800000;
+	}
+	for (int l = 0; l < LANES; l++) any |= bad[l];
+	for (; i < n; i++) any |= !isfinite(v[i]);
+	return !any;
 }
 
 static enum vk_status check_point(const struct vk_point_in *p, struct vk_error *err)
 {
 	if (!vk_id_valid(p->id)) return vk_fail(err, VK_E_INVALID, "Wrong input: not a point ID");
 	if (p->payload.n > VK_PAYLOAD_MAX)
-		return vk_fail(err, VK_E_TOO_LARGE, "Wrong input: a payload has at most %zu bytes", VK_PAYLOAD_MAX);
+		return vk_fail(err, VK_E_TOO_LARGE, "Wrong input: a payload has at most %zu bytes",
+			       VK_PAYLOAD_MAX);
 	for (size_t i = 0; i < p->vec_n; i++)
 		if (!all_finite(p->vec[i].row, p->vec[i].conf->set.dims))
-			return vk_fail(err, VK_E_INVALID, "Wrong input: vector %.200s has a component that is not finite",
+			return vk_fail(err, VK_E_INVALID,
+				       "Wrong input: vector %.200s has a component that is not finite",
 				       p->vec[i].conf->name);
 	return VK_OK;
 }
@@ -39,7 +50,8 @@ static enum vk_status check(const struct vk_write *w, struct vk_error *err)
 		enum vk_status st = VK_OK;
 		for (size_t k = 0; !st && k < op->point_n; k++) st = check_point(&op->point[k], err);
 		for (size_t k = 0; !st && k < op->ids_n; k++)
-			if (!vk_id_valid(op->ids[k])) st = vk_fail(err, VK_E_INVALID, "Wrong input: not a point ID");
+			if (!vk_id_valid(op->ids[k]))
+				st = vk_fail(err, VK_E_INVALID, "Wrong input: not a point ID");
 		if (st) return st;
 	}
 	return VK_OK;
@@ -53,7 +65,8 @@ static size_t estimate(const struct vk_write *w)
 		n += 128 * op->ids_n;
 		for (size_t k = 0; k < op->point_n; k++) {
 			n += 512 + op->point[k].payload.n;
-			for (size_t v = 0; v < op->point[k].vec_n; v++) n += 4 * (size_t)op->point[k].vec[v].conf->set.dims;
+			for (size_t v = 0; v < op->point[k].vec_n; v++)
+				n += 4 * (size_t)op->point[k].vec[v].conf->set.dims;
 		}
 	}
 	return n;
@@ -88,9 +101,12 @@ static enum vk_status resolve(struct apply *a, const struct vk_vector_conf *v, c
 	*out = v;
 	if (a->in->conf == a->w.conf) return VK_OK;
 	*out = vk_colconf_vector(a->w.conf, vk_bytes_of(v->name));
-	if (!*out) return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Not existing vector name error: %.250s", v->name);
+	if (!*out)
+		return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Not existing vector name error: %.250s",
+			       v->name);
 	if ((*out)->set.dims != v->set.dims)
-		return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Vector dimension error: expected dim: %u, got %u",
+		return vk_fail(a->w.err, VK_E_INVALID,
+			       "Wrong input: Vector dimension error: expected dim: %u, got %u",
 			       (*out)->set.dims, v->set.dims);
 	return VK_OK;
 }
@@ -156,7 +172,8 @@ static enum vk_status find_last(const struct vk_op_in *op, bool **keep, bool *do
 	for (size_t i = 0; i < op->point_n; i++) order[i] = (uint32_t)i;
 	qsort_r(order, op->point_n, sizeof *order, compare_points, op->point);
 	for (size_t i = 0; i < op->point_n; i++) {
-		bool last = i + 1 == op->point_n || !vk_bytes_eq(op->point[order[i]].id, op->point[order[i + 1]].id);
+		bool last =
+		    i + 1 == op->point_n || !vk_bytes_eq(op->point[order[i]].id, op->point[order[i + 1]].id);
 		(*keep)[order[i]] = last;
 		*doubles |= !last;
 	}
@@ -184,7 +201,8 @@ static enum vk_status upsert_one(struct apply *a, const struct vk_point_in *p)
 	if (!st && yes) st = resolve_vectors(a, p, &vec);
 	if (!st && yes) {
 		bool empty = !vk_jv_len(p->payload_jv); /* {} is stored as none */
-		struct vk_new n = {.id = p->id, .vec = vec, .vec_n = p->vec_n, .replace = true, .payload_set = true};
+		struct vk_new n = {
+		    .id = p->id, .vec = vec, .vec_n = p->vec_n, .replace = true, .payload_set = true};
 		if (!empty) n.payload = p->payload, n.payload_jv = p->payload_jv;
 		st = vk_point_write(&a->w, &o, &n);
 		a->op->touched++;
@@ -272,7 +290,8 @@ static enum vk_status edit(struct apply *a, const struct vk_old *o, struct vk_bu
 	struct vk_jw w;
 	switch (op->kind) {
 	case VK_OP_PAYLOAD_SET: return vk_payload_merge(text, &a->w.scratch, o->payload, op->payload, op->at);
-	case VK_OP_PAYLOAD_DELETE: return vk_payload_delete(text, &a->w.scratch, o->payload, op->keys, op->keys_n);
+	case VK_OP_PAYLOAD_DELETE:
+		return vk_payload_delete(text, &a->w.scratch, o->payload, op->keys, op->keys_n);
 	case VK_OP_PAYLOAD_OVERWRITE:
 		vk_jw_init(&w, text);
 		vk_jw_value(&w, op->payload);
@@ -293,7 +312,8 @@ static enum vk_status edit_payload(struct apply *a, struct vk_old *o)
 	if (!st && text.n) st = vk_json_parse(&a->w.scratch, vk_buf_bytes(&text), NULL, &doc, &why);
 	if (st == VK_E_TOO_LARGE)
 		vk_fail(a->w.err, st, "Wrong input: a payload has at most %zu bytes", VK_PAYLOAD_MAX);
-	if (st == VK_E_INVALID) vk_fail(a->w.err, st, "Wrong input: the payload would not be one: %.500s", why.text);
+	if (st == VK_E_INVALID)
+		vk_fail(a->w.err, st, "Wrong input: the payload would not be one: %.500s", why.text);
 	if (!st) {
 		n.payload_jv = vk_json_root(doc);
 		if (vk_jv_len(n.payload_jv)) n.payload = vk_buf_bytes(&text);

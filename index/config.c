@@ -11,8 +11,10 @@
 const char *const vk_field_type_names[VK_FIELD_TYPES] = {"keyword", "integer", "float", "bool",
 							 "datetime", "uuid", "geo", "text"};
 
-static const char *const metric_names[] = {
-    [VK_METRIC_DOT] = "Dot", [VK_METRIC_COSINE] = "Cosine", [VK_METRIC_L2] = "Euclid", [VK_METRIC_L1] = "Manhattan"};
+static const char *const metric_names[] = {[VK_METRIC_DOT] = "Dot",
+					   [VK_METRIC_COSINE] = "Cosine",
+					   [VK_METRIC_L2] = "Euclid",
+					   [VK_METRIC_L1] = "Manhattan"};
 static const char *const dtype_names[] = {
     [VK_DTYPE_F32] = "float32", [VK_DTYPE_F16] = "float16", [VK_DTYPE_U8] = "uint8"};
 static const char *const provenance_names[] = {
@@ -67,7 +69,8 @@ static enum vk_quant read_quant(const vk_jv *own, const vk_jv *common)
 	return vk_jv_get(q, "binary") ? VK_QUANT_BINARY : VK_QUANT_OTHER;
 }
 
-static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct vk_vector_conf *out, struct vk_error *err)
+static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct vk_vector_conf *out,
+				  struct vk_error *err)
 {
 	const char *name = vk_jv_key(v).p;
 	const vk_jv *ours = vk_jv_get(v, "veckeep");
@@ -82,7 +85,8 @@ static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct v
 	if (!number(vk_jv_get(ours, "set"), 1, UINT32_MAX, &set)) return bad(err, name, "veckeep.set");
 	if (!text_or_null(vk_jv_get(ours, "space"), &out->space)) return bad(err, name, "veckeep.space");
 	const vk_jv *id = vk_jv_get(ours, "space_id");
-	if (vk_jv_type(id) != VK_J_NULL && !number(id, 0, UINT32_MAX, &space)) return bad(err, name, "veckeep.space_id");
+	if (vk_jv_type(id) != VK_J_NULL && !number(id, 0, UINT32_MAX, &space))
+		return bad(err, name, "veckeep.space_id");
 	if (!flag(vk_jv_get(ours, "raw"), false, &out->raw)) return bad(err, name, "veckeep.raw");
 	out->set = (struct vk_set){
 	    .id = (uint32_t)set,
@@ -93,7 +97,8 @@ static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct v
 	    .quant = read_quant(vk_jv_get(v, "quantization_config"), vk_jv_get(c->root, "quantization_config")),
 	};
 	for (size_t i = 0; i < c->vectors_n; i++)
-		if (c->vectors[i].set.id == out->set.id) return bad(err, name, "veckeep.set, which another vector has");
+		if (c->vectors[i].set.id == out->set.id)
+			return bad(err, name, "veckeep.set, which another vector has");
 	return VK_OK;
 }
 
@@ -102,7 +107,8 @@ static enum vk_status read_vectors(struct vk_colconf *c, struct vk_error *err)
 	const vk_jv *all = vk_jv_get(c->root, "vectors");
 	size_t n = vk_jv_len(all);
 	if (vk_jv_type(all) != VK_J_OBJECT) return bad(err, "vectors", "object");
-	if (n > VK_VECTORS_MAX) return vk_fail(err, VK_E_INVALID, "a collection has at most %d vectors", VK_VECTORS_MAX);
+	if (n > VK_VECTORS_MAX)
+		return vk_fail(err, VK_E_INVALID, "a collection has at most %d vectors", VK_VECTORS_MAX);
 	c->vectors = vk_arena_calloc(&c->arena, n + 1, sizeof *c->vectors);
 	if (!c->vectors) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	for (const vk_jv *v = vk_jv_first(all); v; v = vk_jv_next(v)) {
@@ -114,7 +120,8 @@ static enum vk_status read_vectors(struct vk_colconf *c, struct vk_error *err)
 	return VK_OK;
 }
 
-static enum vk_status read_field(struct vk_colconf *c, const vk_jv *v, struct vk_field_conf *out, struct vk_error *err)
+static enum vk_status read_field(struct vk_colconf *c, const vk_jv *v, struct vk_field_conf *out,
+				 struct vk_error *err)
 {
 	static const char *const states[] = {"ready", "building"};
 	const char *path = vk_jv_key(v).p;
@@ -146,7 +153,9 @@ static enum vk_status read_fields(struct vk_colconf *c, struct vk_error *err)
 	const vk_jv *all = vk_jv_get(c->root, "indexes");
 	size_t n = vk_jv_len(all);
 	if (vk_jv_type(all) != VK_J_OBJECT && vk_jv_type(all) != VK_J_NULL) return bad(err, "indexes", "object");
-	if (n > VK_FIELDS_MAX) return vk_fail(err, VK_E_INVALID, "a collection has at most %d payload indexes", VK_FIELDS_MAX);
+	if (n > VK_FIELDS_MAX)
+		return vk_fail(err, VK_E_INVALID, "a collection has at most %d payload indexes",
+			       VK_FIELDS_MAX);
 	c->fields = vk_arena_calloc(&c->arena, n + 1, sizeof *c->fields);
 	if (!c->fields) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	for (const vk_jv *v = vk_jv_first(all); v; v = vk_jv_next(v)) {
@@ -163,21 +172,26 @@ static enum vk_status read_ttl(struct vk_colconf *c, const vk_jv *ttl, struct vk
 	struct vk_path *parsed = vk_arena_alloc(&c->arena, sizeof *parsed);
 	if (!parsed) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	if (vk_jv_type(ttl) == VK_J_NULL) return VK_OK;
-	if (!text_or_null(vk_jv_get(ttl, "field"), &c->ttl_field) || !c->ttl_field) return bad(err, "veckeep.ttl", "field");
-	if (vk_jv_type(after) != VK_J_NULL && !vk_jv_i64(after, &c->ttl_after_ms)) return bad(err, "veckeep.ttl", "after_ms");
+	if (!text_or_null(vk_jv_get(ttl, "field"), &c->ttl_field) || !c->ttl_field)
+		return bad(err, "veckeep.ttl", "field");
+	if (vk_jv_type(after) != VK_J_NULL && !vk_jv_i64(after, &c->ttl_after_ms))
+		return bad(err, "veckeep.ttl", "after_ms");
 	return vk_path_parse(&c->arena, vk_bytes_of(c->ttl_field), parsed, err);
 }
 
 static enum vk_status read_ours(struct vk_colconf *c, struct vk_error *err)
 {
 	const vk_jv *ours = vk_jv_get(c->root, "veckeep");
-	int mode = word(vk_jv_get(ours, "provenance"), provenance_names, COUNT(provenance_names), VK_PROVENANCE_WARN);
+	int mode = word(vk_jv_get(ours, "provenance"), provenance_names, COUNT(provenance_names),
+			VK_PROVENANCE_WARN);
 	uint64_t next_set, next_field;
 	if (!text_or_null(vk_jv_get(ours, "text_from"), &c->text_from)) return bad(err, "veckeep", "text_from");
 	if (!text_or_null(vk_jv_get(ours, "pool"), &c->pool)) return bad(err, "veckeep", "pool");
 	if (mode < 0) return bad(err, "veckeep", "provenance");
-	if (!number(vk_jv_get(ours, "next_set"), 1, UINT32_MAX, &next_set)) return bad(err, "veckeep", "next_set");
-	if (!number(vk_jv_get(ours, "next_field"), 1, UINT16_MAX, &next_field)) return bad(err, "veckeep", "next_field");
+	if (!number(vk_jv_get(ours, "next_set"), 1, UINT32_MAX, &next_set))
+		return bad(err, "veckeep", "next_set");
+	if (!number(vk_jv_get(ours, "next_field"), 1, UINT16_MAX, &next_field))
+		return bad(err, "veckeep", "next_field");
 	c->provenance = (enum vk_provenance_mode)mode;
 	c->next_set = (uint32_t)next_set;
 	c->next_field = (uint16_t)next_field;
@@ -185,7 +199,8 @@ static enum vk_status read_ours(struct vk_colconf *c, struct vk_error *err)
 	for (size_t i = 0; i < c->vectors_n; i++)
 		if (c->vectors[i].set.id >= next_set) return bad(err, "veckeep", "next_set: a vector is past it");
 	for (size_t i = 0; i < c->fields_n; i++)
-		if (c->fields[i].field >= next_field) return bad(err, "veckeep", "next_field: an index is past it");
+		if (c->fields[i].field >= next_field)
+			return bad(err, "veckeep", "next_field: an index is past it");
 	return read_ttl(c, vk_jv_get(ours, "ttl"), err);
 }
 

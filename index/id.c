@@ -82,12 +82,14 @@ static enum vk_status key_of_u64(struct vk_arena *a, uint64_t id, struct vk_byte
 	return key_of(a, KIND_U64, be, 8, key, err);
 }
 
-static enum vk_status key_of_string(struct vk_arena *a, struct vk_bytes s, struct vk_bytes *key, struct vk_error *err)
+static enum vk_status key_of_string(struct vk_arena *a, struct vk_bytes s, struct vk_bytes *key,
+				    struct vk_error *err)
 {
 	uint8_t uuid[16];
 	if (vk_uuid_parse(s, uuid)) return key_of(a, KIND_UUID, uuid, 16, key, err);
 	if (s.n < 1 || s.n > VK_ID_TEXT_MAX)
-		return vk_fail(err, VK_E_INVALID, "a point ID in words has 1 to %d bytes, this one has %zu", VK_ID_TEXT_MAX, s.n);
+		return vk_fail(err, VK_E_INVALID, "a point ID in words has 1 to %d bytes, this one has %zu",
+			       VK_ID_TEXT_MAX, s.n);
 	return key_of(a, KIND_TEXT, s.p, s.n, key, err);
 }
 
@@ -99,11 +101,13 @@ enum vk_status vk_id_read(struct vk_arena *a, const vk_jv *v, struct vk_bytes *k
 	if (vk_jv_str(v, &s)) return key_of_string(a, s, key, err);
 	bool shown = vk_jv_type(v) == VK_J_NUMBER && vk_jv_text(v, &s) && s.n < 64;
 	return vk_fail(err, VK_E_INVALID,
-		       "value %.*s is not a valid point ID, valid values are either an unsigned integer, a UUID or a string",
+		       "value %.*s is not a valid point ID, valid values are either an unsigned integer, a "
+		       "UUID or a string",
 		       shown ? (int)s.n : 0, shown ? s.p : "");
 }
 
-enum vk_status vk_id_from_text(struct vk_arena *a, struct vk_bytes text, struct vk_bytes *key, struct vk_error *err)
+enum vk_status vk_id_from_text(struct vk_arena *a, struct vk_bytes text, struct vk_bytes *key,
+			       struct vk_error *err)
 {
 	uint64_t id = 0;
 	bool number = text.n > 0;

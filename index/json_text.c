@@ -14,12 +14,14 @@ static const char *skip_space(const char *p, const char *end)
 	return p;
 }
 
-/* p at the opening quote: one past the closing one, or NULL. */
+/* p at the opening quote: one past the closing one, or NULL. A quote is escaped when an odd number of
+ * backslashes stands before it. By memchr: payloads are mostly long strings, and filters skip over them. */
 static const char *skip_string(const char *p, const char *end)
 {
-	for (p++; p < end; p++) {
-		if (*p == '"') return p + 1;
-		if (*p == '\\') p++;
+	for (const char *q = p + 1; q < end && (q = memchr(q, '"', (size_t)(end - q))); q++) {
+		const char *b = q;
+		while (b > p + 1 && b[-1] == '\\') b--;
+		if ((q - b) % 2 == 0) return q + 1;
 	}
 	return NULL;
 }

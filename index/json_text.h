@@ -1,7 +1,8 @@
 /*
- * JSON text as spans: walking members and items of text that the strict pass (base/json.h) has accepted, without
- * parsing it into values. For edits that leave the rest of a payload byte for byte. Text that is not JSON after all (a damaged
- * store) ends a walk with `bad`; nothing is read past the end. Any thread, nothing allocates.
+ * JSON text as spans: walking members and items of text that the strict pass (base/json.h) has accepted,
+ * without parsing it into values. For edits that leave the rest of a payload byte for byte. Text that is
+ * not JSON after all (a damaged store) ends a walk with `bad`; nothing is read past the end. Any thread,
+ * nothing allocates.
  */
 #ifndef VK_INDEX_JSON_TEXT_H
 #define VK_INDEX_JSON_TEXT_H

@@ -1,8 +1,9 @@
 /*
  * Payload edits and selection on the text itself: what stays is copied as it came.
  *
- * Edits mean what Qdrant's set_payload and delete_payload mean: a set merges the patch's members into the object at the path
- * (null removes the member), making objects on the way; an index past the end and [] on what is no array change nothing below.
+ * Edits mean what Qdrant's set_payload and delete_payload mean: a set merges the patch's members into the
+ * object at the path (null removes the member), making objects on the way; an index past the end and [] on
+ * what is no array change nothing below.
  */
 #include "index/payload.h"
 
@@ -144,8 +145,8 @@ static enum vk_status trimmed(struct vk_bytes *text)
 	return is_object(*text) ? VK_OK : VK_E_CORRUPT;
 }
 
-enum vk_status vk_payload_merge(struct vk_buf *dst, struct vk_arena *scratch, struct vk_bytes old, const vk_jv *patch,
-				const struct vk_path *at)
+enum vk_status vk_payload_merge(struct vk_buf *dst, struct vk_arena *scratch, struct vk_bytes old,
+				const vk_jv *patch, const struct vk_path *at)
 {
 	struct merge m = {.dst = dst, .scratch = scratch, .patch = patch, .at = at};
 	m.st = trimmed(&old);
@@ -209,8 +210,9 @@ enum vk_status vk_payload_delete(struct vk_buf *dst, struct vk_arena *scratch, s
 /* --- selection --- */
 
 /*
- * A place is the keys and indexes on the way to a value. A pattern matches it as far as both go; then the value is wholly in
- * (pattern at its end), or it depends on what is below. Qdrant compares array items with [] alone; an index here selects its item.
+ * A place is the keys and indexes on the way to a value. A pattern matches it as far as both go; then the
+ * value is wholly in (pattern at its end), or it depends on what is below. Qdrant compares array items with
+ * [] alone; an index here selects its item.
  */
 struct place {
 	struct vk_bytes key[VK_PATH_STEPS_MAX]; /* quoted; n == 0: an item */

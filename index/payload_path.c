@@ -7,7 +7,8 @@
 static bool plain(char c)
 {
 	unsigned char u = (unsigned char)c;
-	return u >= 0x80 || (u >= '0' && u <= '9') || ((u | 32) >= 'a' && (u | 32) <= 'z') || u == '_' || u == '-';
+	return u >= 0x80 || (u >= '0' && u <= '9') || ((u | 32) >= 'a' && (u | 32) <= 'z') || u == '_' ||
+	       u == '-';
 }
 
 /* A key at p, plain or quoted; where it ends, or NULL. */
@@ -41,8 +42,8 @@ static const char *read_index(const char *p, const char *end, int64_t *index)
 static enum vk_status refuse(struct vk_error *err, struct vk_bytes text)
 {
 	bool shown = vk_utf8_valid(text.p, text.n);
-	return vk_fail(err, VK_E_INVALID, "Invalid json path: '%.*s'", shown ? (int)(text.n < 300 ? text.n : 300) : 0,
-		       shown ? text.p : "");
+	return vk_fail(err, VK_E_INVALID, "Invalid json path: '%.*s'",
+		       shown ? (int)(text.n < 300 ? text.n : 300) : 0, shown ? text.p : "");
 }
 
 enum vk_status vk_path_parse(struct vk_arena *a, struct vk_bytes text, struct vk_path *out, struct vk_error *err)
@@ -115,7 +116,8 @@ void vk_path_each(const vk_jv *payload, const struct vk_path *p, bool (*fn)(void
 	if (payload) reach(&(struct reach){.path = p, .fn = fn, .arg = arg}, payload);
 }
 
-void vk_path_values(const vk_jv *payload, const struct vk_path *p, bool (*fn)(void *arg, const vk_jv *v), void *arg)
+void vk_path_values(const vk_jv *payload, const struct vk_path *p, bool (*fn)(void *arg, const vk_jv *v),
+		    void *arg)
 {
 	if (payload) reach(&(struct reach){.path = p, .open = true, .fn = fn, .arg = arg}, payload);
 }

@@ -48,7 +48,8 @@ static bool read_time(const struct latest *l, const vk_jv *v, int64_t *ms)
 	double f;
 	if ((l->type < 0 || l->type == VK_FIELD_DATETIME) && vk_jv_str(v, &s) && vk_datetime_parse(s, &i))
 		return *ms = of_us(i), true;
-	if ((l->type < 0 || l->type == VK_FIELD_INTEGER) && vk_jv_i64(v, &i)) return *ms = of_seconds_i64(i), true;
+	if ((l->type < 0 || l->type == VK_FIELD_INTEGER) && vk_jv_i64(v, &i))
+		return *ms = of_seconds_i64(i), true;
 	if ((l->type < 0 || l->type == VK_FIELD_FLOAT) && vk_jv_f64(v, &f)) return *ms = of_seconds_f64(f), true;
 	return false;
 }

@@ -48,7 +48,8 @@ bool vk_view_has_ttl(const struct vk_view *v)
 
 /* --- expiry --- */
 
-/* Has this point expired, by its payload? One that cannot be read stays: reading it will say what is wrong. */
+/* Has this point expired, by its payload? One that cannot be read stays: reading it will say what is
+ * wrong. */
 static bool expired(struct vk_view *v, uint32_t slot)
 {
 	uint8_t key[4];
@@ -58,7 +59,8 @@ static bool expired(struct vk_view *v, uint32_t slot)
 	vk_rec_slot_key(key, slot);
 	if (vk_kv_get(v->t, VK_T_PAYLOAD, span(key, 4), &text)) return false;
 	vk_arena_init(&scratch, SCRATCH_MAX);
-	bool yes = !vk_json_parse(&scratch, text, NULL, &doc, NULL) && vk_ttl_expired(v->conf, vk_json_root(doc), v->now_ms);
+	bool yes = !vk_json_parse(&scratch, text, NULL, &doc, NULL) &&
+		   vk_ttl_expired(v->conf, vk_json_root(doc), v->now_ms);
 	vk_json_free(doc);
 	vk_arena_free(&scratch);
 	return yes;
@@ -215,7 +217,8 @@ static uint64_t mask_of(const struct vk_colconf *c, uint64_t stored)
 	return mask;
 }
 
-enum vk_status vk_view_changes(struct vk_view *v, uint64_t after, bool (*fn)(void *arg, const struct vk_change *ch), void *arg)
+enum vk_status vk_view_changes(struct vk_view *v, uint64_t after,
+			       bool (*fn)(void *arg, const struct vk_change *ch), void *arg)
 {
 	struct vk_kv_cursor *cur;
 	struct vk_bytes k, value;
@@ -228,7 +231,8 @@ enum vk_status vk_view_changes(struct vk_view *v, uint64_t after, bool (*fn)(voi
 	vk_rec_sequence_key(key, after + 1);
 	for (st = vk_kv_seek(cur, span(key, 8), &k, &value); !st; st = vk_kv_next(cur, &k, &value)) {
 		if (!vk_rec_sequence_key_read(k, &ch.sequence) || !vk_rec_change_decode(&r, ch.sequence, value)) {
-			vk_log(VK_LOG_ERROR, "%s: an entry of the change table does not check", vk_kv_path(v->c->kv));
+			vk_log(VK_LOG_ERROR, "%s: an entry of the change table does not check",
+			       vk_kv_path(v->c->kv));
 			st = VK_E_CORRUPT;
 			break;
 		}

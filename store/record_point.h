@@ -2,8 +2,9 @@
  * Points of a collection on disk: heads, changes, state, cursors, the free list, background work. Everything
  * here is small; rows are in record_vset.h, payload indexes in record_field.h.
  *
- * Integers in keys are big-endian, in values little-endian. Every value begins with its version, 1, and ends with the CRC-32C of its
- * key and of what stands before: so a record under another key does not check. Decoders take any bytes and say false.
+ * Integers in keys are big-endian, in values little-endian. Every value begins with its version, 1, and
+ * ends with the CRC-32C of its key and of what stands before: so a record under another key does not check.
+ * Decoders take any bytes and say false.
  *
  * table   key                     value, version 1
  * id      id key                  version u8, slot u32, CRC
@@ -18,8 +19,8 @@
  * meta    "drop:f" field u16      nothing: a payload index that is being deleted
  * meta    "build:" field u16      version u8, next slot u64, CRC: a payload index that is being built
  *
- * The mask of a change: bit 0 payload, bit 1 + (set id mod 63) each vector set. Two sets may share a bit when a collection
- * has had more than 63: then a change is told of too many, never of too few.
+ * The mask of a change: bit 0 payload, bit 1 + (set id mod 63) each vector set. Two sets may share a bit
+ * when a collection has had more than 63: then a change is told of too many, never of too few.
  */
 #ifndef VK_STORE_RECORD_POINT_H
 #define VK_STORE_RECORD_POINT_H

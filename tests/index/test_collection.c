@@ -1,7 +1,7 @@
 /*
- * Goal: what a model of random steps does not show: errors in Qdrant's words, slots and tombstones against cursors, refusals of
- * configs, an index built over many points, writes that share a commit with one that fails, expiry by each kind of time.
- * Method: each its own small collection in a directory of its own.
+ * Goal: what a model of random steps does not show: errors in Qdrant's words, slots and tombstones against
+ * cursors, refusals of configs, an index built over many points, writes that share a commit with one that
+ * fails, expiry by each kind of time. Method: each its own small collection in a directory of its own.
  */
 #include "tests/index/collection_util.h"
 

@@ -1,9 +1,11 @@
 /*
- * Goal: kill -9 at any moment loses no acknowledged write, leaves none half done, and no background work unfinished for good.
- * Method: a child writes to a collection and tells each acknowledged write over a pipe, while sealing runs all the time, indexes are
- * made and dropped and a vector comes and goes; it is killed after a random time; the parent opens what is left, replays the
- * same seeded writes in memory and compares: the store is at the last acknowledged write, or at the one after it, whole. Every
- * table is checked against the others. Thirty rounds on one directory. VECKEEP_SEED replays the writes (not the moments).
+ * Goal: kill -9 at any moment loses no acknowledged write, leaves none half done, and no background work
+ * unfinished for good. Method: a child writes to a collection and tells each acknowledged write over a
+ * pipe, while sealing runs all the time, indexes are made and dropped and a vector comes and goes; it is
+ * killed after a random time; the parent opens what is left, replays the same seeded writes in memory and
+ * compares: the store is at the last acknowledged write, or at the one after it, whole. Every table is
+ * checked against the others. Thirty rounds on one directory. VECKEEP_SEED replays the writes (not the
+ * moments).
  */
 #include "tests/index/collection_util.h"
 

@@ -1,10 +1,11 @@
 /*
- * Goal: a collection is what a plain map of id to (vectors, payload) would be, whatever is done to it in whatever order.
- * Method: seeded random operations run on a collection and on an in-memory model: upserts of mixed old and new ids of all kinds in
- * all modes, deletes, payload and vector operations by ids and filter, lists of them, indexes and vectors that come and go, sealing,
- * reopening, expiry; views held across writes. Compared: outcome and counts of each write, points one by one, scrolls, filter
- * bitmaps (oracle: vk_filter_match on the model's payloads), a replica that only follows the change table and its masks; and
- * vk_collection_check() now and then. VECKEEP_SEED replays; VECKEEP_STEPS sets how many writes.
+ * Goal: a collection is what a plain map of id to (vectors, payload) would be, whatever is done to it in
+ * whatever order. Method: seeded random operations run on a collection and on an in-memory model: upserts
+ * of mixed old and new ids of all kinds in all modes, deletes, payload and vector operations by ids and
+ * filter, lists of them, indexes and vectors that come and go, sealing, reopening, expiry; views held
+ * across writes. Compared: outcome and counts of each write, points one by one, scrolls, filter bitmaps
+ * (oracle: vk_filter_match on the model's payloads), a replica that only follows the change table and its
+ * masks; and vk_collection_check() now and then. VECKEEP_SEED replays; VECKEEP_STEPS sets how many writes.
  */
 #include "tests/index/collection_util.h"
 

@@ -1,8 +1,8 @@
 /*
- * Goal: paths reach what Qdrant's reach, edits mean what its payload operations mean, selection gives what it gives, and what
- * is not touched keeps its bytes.
- * Method: tables by hand; and seeded random payloads, paths and patches against a naive oracle: a small tree of values, edited by
- * the book and printed, compared with our edited text read into the same tree. VK_TEST_SEED replays.
+ * Goal: paths reach what Qdrant's reach, edits mean what its payload operations mean, selection gives what
+ * it gives, and what is not touched keeps its bytes. Method: tables by hand; and seeded random payloads,
+ * paths and patches against a naive oracle: a small tree of values, edited by the book and printed,
+ * compared with our edited text read into the same tree. VK_TEST_SEED replays.
  */
 #include "tests/store/util.h"
 
@@ -395,7 +395,8 @@ static int random_path(uint64_t *rng, struct step s[4], char text[64])
 	return n;
 }
 
-/* Both texts without white space outside strings must be the same: printed by the JSON room's own reader and writer. */
+/* Both texts without white space outside strings must be the same: printed by the JSON room's own reader
+ * and writer. */
 static void same_json(struct vk_bytes got, struct vk_bytes want, const char *what)
 {
 	struct doc x, y;
