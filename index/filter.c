@@ -314,13 +314,20 @@ static bool is_wanted(const struct reading *r, struct vk_bytes quoted)
 	return false;
 }
 
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
 /* The payload's text with the wanted members alone: most of a payload is text that no filter reads. */
 static struct vk_bytes cut(struct reading *r, struct vk_bytes payload)
 {
 	struct vk_jt_walk w;
 	struct vk_jt_item item;
 	r->text.n = 0;
-	if (!vk_jt_open(&w, vk_jt_trim(payload)) || !w.object) return payload;
+	while (payload.n && is_space(payload.p[0])) payload.p++, payload.n--;
+	while (payload.n && is_space(payload.p[payload.n - 1])) payload.n--;
+	if (!vk_jt_open(&w, payload) || !w.object) return payload;
 	vk_buf_putc(&r->text, '{');
 	while (vk_jt_next(&w, &item)) {
 		if (!is_wanted(r, item.key)) continue;

@@ -11,9 +11,8 @@
 #define SIGMA_FINAL 0x3c2u
 #define DOTTED_I 0x130u    /* becomes i and a dot above */
 
-static bool in_word(uint32_t cp)
+static bool in_word_past_ascii(uint32_t cp)
 {
-	if (cp < 0x80) return (cp >= '0' && cp <= '9') || ((cp | 32) >= 'a' && (cp | 32) <= 'z');
 	size_t low = 0, high = vk_word_ranges_n;
 	while (low < high) {
 		size_t mid = (low + high) / 2;
@@ -21,6 +20,12 @@ static bool in_word(uint32_t cp)
 		else high = mid;
 	}
 	return low < vk_word_ranges_n && cp >= vk_word_ranges[low].first;
+}
+
+static inline bool in_word(uint32_t cp)
+{
+	if (cp >= 0x80) return in_word_past_ascii(cp);
+	return cp - '0' < 10 || (cp | 32) - 'a' < 26; /* unsigned: below wraps far above */
 }
 
 static uint32_t lower(uint32_t cp)
@@ -37,18 +42,24 @@ static uint32_t lower(uint32_t cp)
 	return cp >= r->first && (cp - r->first) % r->stride == 0 ? (uint32_t)((int64_t)cp + r->delta) : cp;
 }
 
+static inline const char *next_char(const char *p, const char *end, uint32_t *cp)
+{
+	*cp = (unsigned char)*p;
+	return *cp < 0x80 ? p + 1 : vk_utf8_next(p, end, cp);
+}
+
 /* The next word at or behind *p: [*from, *p). False: none. */
 static bool next_word(const char **p, const char *end, const char **from)
 {
 	const char *at = *p, *next;
 	uint32_t cp;
 	for (; at < end; at = next) {
-		next = vk_utf8_next(at, end, &cp);
+		next = next_char(at, end, &cp);
 		if (in_word(cp)) break;
 	}
 	*from = at;
 	for (; at < end; at = next) {
-		next = vk_utf8_next(at, end, &cp);
+		next = next_char(at, end, &cp);
 		if (!in_word(cp)) break;
 	}
 	*p = at;
@@ -59,7 +70,7 @@ static bool next_word(const char **p, const char *end, const char **from)
 static size_t lower_char(const char **p, const char *end, bool first, char dst[8])
 {
 	uint32_t cp;
-	*p = vk_utf8_next(*p, end, &cp);
+	*p = next_char(*p, end, &cp);
 	if (cp == SIGMA && *p == end && !first) return vk_utf8_put(dst, SIGMA_FINAL);
 	if (cp == DOTTED_I) {
 		memcpy(dst, "i\xcc\x87", 3);
