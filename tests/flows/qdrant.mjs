@@ -20,7 +20,7 @@ out.upsert = (await client.upsert('js', {
 })).status;
 out.batch = (await client.upsert('js', { wait: true, batch: { ids: [9], vectors: [[1, 0, 0, 0]], payloads: [{ deep: { a: [1, { b: 'ü' }] } }] } })).status;
 out.query = (await client.query('js', { query: [0.2, 0.1, 0.9, 0.7], limit: 3, with_payload: true })).points;
-out.search = await client.search('js', { vector: [0.2, 0.1, 0.9, 0.7], limit: 2, filter: { must: [{ key: 'city', match: { value: 'Berlin' } }] } });
+out.filtered = (await client.query('js', { query: [0.2, 0.1, 0.9, 0.7], limit: 2, filter: { must: [{ key: 'city', match: { value: 'Berlin' } }] } })).points;
 out.batches = (await client.queryBatch('js', { searches: [{ query: 1, limit: 1 }, { query: [1, 0, 0, 0], limit: 1 }] })).map((r) => r.points.map((p) => p.id));
 out.groups = (await client.queryGroups('js', { query: [0.2, 0.1, 0.9, 0.7], group_by: 'city', limit: 5, group_size: 1 })).groups.map((g) => g.id);
 out.retrieve = (await client.retrieve('js', { ids: [9, 'any string'], with_vector: true })).sort((a, b) => String(a.id).localeCompare(String(b.id)));

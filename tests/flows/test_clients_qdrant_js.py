@@ -35,7 +35,7 @@ def test_the_javascript_client_works_unmodified(serve):
         assert out[name] == "completed", name
     assert [p["id"] for p in out["query"]] == best[:3]
     assert [p["score"] for p in out["query"]] == pytest.approx([dot(rows[i], question) for i in best[:3]], abs=1e-5)
-    assert [p["id"] for p in out["search"]] == [i for i in best if i in (1, 2)]
+    assert [p["id"] for p in out["filtered"]] == [i for i in best if i in (1, 2)]
     assert out["batches"][1] == [9] and out["batches"][0] != [1]
     assert set(out["groups"]) == {"Berlin", "London", "Moscow"}
     assert [(p["id"], p["vector"]) for p in out["retrieve"]] == [(9, rows[9]), ("any string", pytest.approx(rows["any string"]))]

@@ -1,5 +1,7 @@
 """LangChain's own standard suite for vector stores, over langchain-qdrant pointed at veckeep. Its ids are "1", "2", "foo": stock Qdrant
 cannot take them, our string ids can. And langchain-qdrant with embeddings bought through veckeep: raw rows that are recognised."""
+import uuid
+
 import pytest
 
 pytest.importorskip("langchain_qdrant")
@@ -17,13 +19,36 @@ def connect(server):
     return QdrantClient(url=server.url, check_compatibility=False)
 
 
+class Store(QdrantVectorStore):
+    """The suite wants Document.id; langchain-qdrant puts ids into the metadata (and the server writes UUIDs with hyphens)."""
+
+    @classmethod
+    def _document_from_point(cls, *args, **kwargs):
+        doc = super()._document_from_point(*args, **kwargs)
+        own = {k: v for k, v in doc.metadata.items() if k not in ("_id", "_collection_name")}
+        id = doc.metadata["_id"]
+        try:
+            id = uuid.UUID(id).hex
+        except (ValueError, AttributeError):
+            pass
+        return Document(page_content=doc.page_content, metadata=own, id=id)
+
+
 class TestVectorStoreStandard(standard.VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, serve):
         client = connect(serve({}))
         client.create_collection("langchain", vectors_config=models.VectorParams(size=6, distance=models.Distance.COSINE))
-        yield QdrantVectorStore(client=client, collection_name="langchain", embedding=self.get_embeddings())
+        yield Store(client=client, collection_name="langchain", embedding=self.get_embeddings())
         client.close()
+
+    @pytest.mark.xfail(reason="langchain-qdrant hands an id of None on to the client, which refuses it before any request", strict=True)
+    def test_add_documents_with_existing_ids(self, vectorstore):
+        super().test_add_documents_with_existing_ids(vectorstore)
+
+    @pytest.mark.xfail(reason="as above", strict=True)
+    async def test_add_documents_with_existing_ids_async(self, vectorstore):
+        await super().test_add_documents_with_existing_ids_async(vectorstore)
 
 
 def test_an_application_that_knows_nothing_of_spaces_keeps_them_apart(serve, fake):

@@ -27,7 +27,6 @@ def store(serve):
     client = QdrantClient(url=server.url, check_compatibility=False)
     aclient = AsyncQdrantClient(url=server.url, check_compatibility=False)
     one = QdrantVectorStore(collection_name="llama", client=client, aclient=aclient)
-    one.server = None
     one.add(nodes())
     yield one
     client.close()

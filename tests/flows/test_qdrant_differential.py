@@ -6,6 +6,7 @@ both, then the same filters, queries, scrolls, counts, facets and groups; whatev
 Differences that are known, each with its reason:
  - Order among equal scores: the in-memory engine keeps insertion order, veckeep orders by id; compared as sets.
  - Scores: the in-memory engine computes with numpy in f32, summed in another order; compared to 1e-4.
+ - A payload operation by ids of which one is missing: a 404 that changes nothing here, a KeyError half-way through there; not asked.
  - Facet and order_by want an index on the server, as Qdrant's does; the in-memory engine scans. All fields are indexed here when asked.
  - Group order where best scores tie, and facet order where counts tie; compared as sets.
 """
@@ -48,7 +49,7 @@ class Gen:
         return self.r.sample(IDS, self.r.randint(1, n))
 
     def vector(self, dims):
-        return [round(self.r.uniform(-1, 1), 3) or 0.001 for _ in range(dims)]
+        return [round(self.r.uniform(-1, 1), 6) or 0.001 for _ in range(dims)]
 
     def vectors(self, conf, partial=True):
         if "" in conf:
@@ -70,7 +71,7 @@ class Gen:
     def payload(self):
         r, out = self.r, {}
         makers = {"city": lambda: self.some(lambda: r.choice(CITIES)), "n": lambda: self.some(lambda: r.randint(-5, 5)),
-                  "f": lambda: self.some(lambda: round(r.uniform(-2, 2), 2)), "flag": lambda: self.maybe(0.5), "when": lambda: self.some(self.date),
+                  "f": lambda: round(r.uniform(-2, 2), 2), "flag": lambda: self.maybe(0.5), "when": lambda: self.some(self.date),
                   "where": self.place, "tags": lambda: [r.choice("abcdef") for _ in range(r.randint(0, 4))],
                   "deep": lambda: {"a": r.randint(0, 5), "b": {"c": r.choice(CITIES)}},
                   "items": lambda: [{"x": r.randint(0, 4), "y": r.choice("pqr")} for _ in range(r.randint(0, 3))],
@@ -222,10 +223,12 @@ def write(g, pair, conf):
                                                     vectors=[p.vector for p in points] if "" in conf else
                                                     {n: [g.vector(conf[n][0]) for _ in points] for n in conf}))),
              (2, lambda: pair.call("delete", selector())),
-             (1, lambda: pair.call("clear_payload", selector())),
-             (1, lambda: pair.call("delete_payload", r.sample(["city", "n", "deep.a", "tags", "items[].x"], 2), selector()))]
+             (1, lambda: pair.call("clear_payload", m.FilterSelector(filter=g.filter(1, conf))))]
     if there:
-        kinds += [(2, lambda: pair.call("set_payload", g.payload(), there)),
+        some = there if g.maybe(0.5) else m.FilterSelector(filter=g.filter(1, conf))
+        kinds += [(1, lambda: pair.call("clear_payload", there[:2])),
+                  (2, lambda: pair.call("delete_payload", r.sample(["city", "n", "deep.a", "tags", "items[].x"], 2), some)),
+                  (2, lambda: pair.call("set_payload", g.payload(), there)),
                   (1, lambda: pair.call("set_payload", g.payload(), m.FilterSelector(filter=g.filter(1, conf)))),
                   (1, lambda: pair.call("set_payload", {"z": r.randint(0, 9)}, there, key=r.choice(["deep", "deep.b", "new.path"]))),
                   (1, lambda: pair.call("overwrite_payload", g.payload(), there)),
