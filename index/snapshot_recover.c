@@ -14,6 +14,7 @@
 #include "index/collections_internal.h"
 #include "index/snapshot.h"
 #include "store/file.h"
+#include "store/mdbcheck.h"
 #include "store/tar.h"
 
 #define CHUNK ((size_t)256 << 10)
@@ -144,7 +145,10 @@ static enum vk_status open_data(struct reader *r, struct vk_collections *cs, con
 {
 	struct vk_collection_opts o = {.writers = cs->writers, .map_bytes = cs->map_bytes};
 	struct vk_error why = {0};
-	enum vk_status st = vk_collection_open(dir, (struct vk_bytes){0}, &o, out, &why);
+	char path[4300];
+	snprintf(path, sizeof path, "%s/" VK_SNAPSHOT_DATA, dir);
+	enum vk_status st = vk_mdb_check(path, &why);
+	if (!st) st = vk_collection_open(dir, (struct vk_bytes){0}, &o, out, &why);
 	if (!st) return VK_OK;
 	if (st == VK_E_NOMEM || st == VK_E_NO_SPACE || st == VK_E_BUSY) return vk_fail(r->err, st, "%s", why.text);
 	return refuse(r, why.text[0] ? why.text : vk_status_text(st));

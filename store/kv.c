@@ -228,10 +228,14 @@ uint64_t vk_kv_entries(struct vk_kv_txn *t, unsigned table)
 
 enum vk_status vk_kv_cursor_open(struct vk_kv_txn *t, unsigned table, struct vk_kv_cursor **out)
 {
+	MDB_stat s;
 	*out = NULL;
+	/* Has the table's root looked up now: if the map faults there, nothing is allocated yet (store/guard.h). */
+	int rc = mdb_stat(t->mdb, dbi_of(t, table), &s);
+	if (rc) return vk_env_status(rc);
 	struct vk_kv_cursor *c = calloc(1, sizeof *c);
 	if (!c) return VK_E_NOMEM;
-	int rc = mdb_cursor_open(t->mdb, dbi_of(t, table), &c->mdb);
+	rc = mdb_cursor_open(t->mdb, dbi_of(t, table), &c->mdb);
 	if (rc) {
 		free(c);
 		return vk_env_status(rc);
