@@ -216,11 +216,6 @@ void vk_qd_end(struct vk_qd *q)
 	end(q);
 }
 
-void vk_qd_reply_raw(struct vk_qd *q)
-{
-	end(q);
-}
-
 void vk_qd_reply_bool(struct vk_qd *q, bool result)
 {
 	struct vk_jw w;

@@ -83,8 +83,6 @@ void vk_qd_end(struct vk_qd *q);
 void vk_qd_reply_bool(struct vk_qd *q, bool result);
 /* {"operation_id": n, "status": "acknowledged" | "completed"} */
 void vk_qd_reply_update(struct vk_qd *q, uint64_t operation_id);
-/* The flow has filled the reply itself (a download): ends the request as it is. */
-void vk_qd_reply_raw(struct vk_qd *q);
 /* The status decides the HTTP status (err->http goes before); Qdrant's prefix is put before the text unless it has one. */
 void vk_qd_fail(struct vk_qd *q, const struct vk_error *err);
 

@@ -3,6 +3,8 @@
  * function that reads its body into a struct vk_op_in. All of a request is one commit, so a batch is all or nothing
  * (Qdrant applies its operations one after the other; a reader there may see half).
  */
+#include <stdio.h>
+
 #include "server/flows_qdrant.h"
 #include "server/qdrant.h"
 
@@ -105,7 +107,14 @@ static enum vk_status read_points(struct vk_qd *q, const vk_jv *list, struct vk_
 	if (vk_jv_type(list) != VK_J_ARRAY) return vk_qd_format(err, "points: expected a list of points");
 	enum vk_status st = alloc_points(q, vk_jv_len(list), op, err);
 	struct vk_point_in *p = op->point;
-	for (const vk_jv *v = vk_jv_first(list); v && !st; v = vk_jv_next(v)) st = read_point(q, v, p++, payload, err);
+	for (const vk_jv *v = vk_jv_first(list); v && !st; v = vk_jv_next(v)) {
+		st = read_point(q, v, p++, payload, err);
+		if (!st && !payload && !vk_jv_len(vk_jv_get(v, "vector"))) {
+			char where[48];
+			snprintf(where, sizeof where, "points[%zu].vector", (size_t)(p - op->point) - 1);
+			st = vk_qd_validation(err, where, "must specify vectors to update for point");
+		}
+	}
 	return st;
 }
 

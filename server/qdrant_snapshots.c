@@ -244,7 +244,7 @@ static void download(struct vk_qd *q)
 	r->read_arg = d;
 	/* The name has passed the check of names: no quotes, no control characters. */
 	vk_reply_headerf(q->req, "Content-Disposition", "attachment; filename=\"%.*s\"", (int)name.n, name.p);
-	vk_qd_reply_raw(q);
+	vk_qd_end(q);
 }
 
 void vk_flow_snapshot_get(void *app, struct vk_req *req)

@@ -8,6 +8,7 @@ import pytest
 import procs
 
 JSON = "application/json"
+COLLECTIONS = ("/collections", "/v1/collections", "/snapshots")
 
 
 class Truth:
@@ -16,11 +17,12 @@ class Truth:
     def __init__(self, server):
         self.server, self.seen = server, set()
         self.doc = server.get("/openapi.json").json()
-        self.patterns = [(re.compile(re.sub(r"\{\w+\}", ".+", path) + "$"), path)
+        self.patterns = [(re.compile(re.sub(r"\{\w+\}", "[^/]+" if path.startswith(COLLECTIONS) else ".+", path) + "$"), path)
                          for path in sorted(self.doc["paths"], key=lambda p: p.count("{"))]
 
-    def path_of(self, path):
-        return next(name for pattern, name in self.patterns if pattern.match(path.split("?")[0]))
+    def path_of(self, path, method=None):
+        return next(name for pattern, name in self.patterns
+                    if pattern.match(path.split("?")[0]) and (method is None or method.lower() in self.doc["paths"][name]))
 
     def validate(self, value, schema):
         whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema,
@@ -28,13 +30,13 @@ class Truth:
         jsonschema.Draft202012Validator(whole).validate(value)
 
     def ask(self, method, path, body=None, status=200, headers=None, check_request=True):
-        path_name = self.path_of(path)
+        path_name = self.path_of(path, method)
         op = self.doc["paths"][path_name][method.lower()]
-        if body is not None and check_request and status < 300:
+        if body is not None and check_request and status < 300 and JSON in op["requestBody"]["content"]:
             self.validate(body, op["requestBody"]["content"][JSON]["schema"])
         got = self.server._client.request(method, path, body, self.server.headers(headers))
         assert got.status == status, (method, path, got)
-        answer = op["responses"][str(status)]
+        answer = op["responses"].get(str(status)) or op["responses"]["default"]
         kind = got.headers["content-type"].split(";")[0]
         assert kind in answer["content"], (method, path, kind)
         if kind == JSON:
@@ -61,6 +63,68 @@ def test_document_is_openapi_and_its_references_lead_somewhere(truth):
         assert ref in doc["components"]["schemas"], ref
     for schema in doc["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def drive_collections(ask):
+    """Every route of the Qdrant face once, in an order that makes sense."""
+    c = "/collections/c"
+    dense = {"size": 8, "distance": "Cosine"}
+    row = [1.0, 0, 0, 0, 0, 0, 0, 1]
+    ask("PUT", c, {"vectors": {"v": dense}})
+    ask("PATCH", c, {"metadata": {"team": "search"}})
+    ask("GET", c)
+    ask("GET", c + "/exists")
+    ask("GET", "/collections")
+    ask("PUT", c + "/vectors/w?wait=true", {"dense": {"size": 2, "distance": "Dot"}})
+    ask("DELETE", c + "/vectors/w?wait=true")
+    ask("PUT", c + "/index?wait=true", {"field_name": "k", "field_schema": "keyword"})
+    ask("POST", "/collections/aliases", {"actions": [{"create_alias": {"collection_name": "c", "alias_name": "alias"}}]})
+    ask("GET", "/aliases")
+    ask("GET", c + "/aliases")
+    ask("PUT", c + "/points?wait=true", {"points": [{"id": i, "vector": {"v": row}, "payload": {"k": "a"}} for i in range(3)]})
+    ask("PUT", c + "/points/vectors", {"points": [{"id": 1, "vector": {"v": row}}]})
+    ask("POST", c + "/points/vectors/delete", {"points": [2], "vector": ["v"]})
+    ask("POST", c + "/points/payload", {"points": [1], "payload": {"n": 1}})
+    ask("PUT", c + "/points/payload", {"points": [2], "payload": {"k": "b"}})
+    ask("POST", c + "/points/payload/delete", {"points": [1], "keys": ["n"]})
+    ask("POST", c + "/points/payload/clear", {"points": [2]})
+    ask("POST", c + "/points/batch", {"operations": [{"delete": {"points": [2]}}]})
+    ask("POST", c + "/points/delete", {"points": [2]})
+    search = {"vector": {"name": "v", "vector": row}, "limit": 2}
+    query = {"query": row, "using": "v", "limit": 2}
+    ask("POST", c + "/points/query", query)
+    ask("POST", c + "/points/query/batch", {"searches": [query]})
+    ask("POST", c + "/points/query/groups", {**query, "group_by": "k"})
+    ask("POST", c + "/points/search", search)
+    ask("POST", c + "/points/search/batch", {"searches": [search]})
+    ask("POST", c + "/points/search/groups", {**search, "group_by": "k", "group_size": 1})
+    ask("POST", c + "/points", {"ids": [1]})
+    ask("GET", c + "/points/1")
+    ask("POST", c + "/points/scroll", {})
+    ask("POST", c + "/points/count", {})
+    ask("POST", c + "/facet", {"key": "k"})
+    ask("DELETE", c + "/index/k?wait=true")
+    snap = ask("POST", c + "/snapshots").json()["result"]
+    ask("GET", c + "/snapshots")
+    data = ask("GET", f"{c}/snapshots/{snap['name']}").body
+    form = b'--x\r\nContent-Disposition: form-data; name="snapshot"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    ask("POST", "/collections/d/snapshots/upload", form, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    where = (ask.__self__.server.data / "snapshots" / "c" / snap["name"]).resolve().as_uri()
+    ask("PUT", c + "/snapshots/recover", {"location": where})
+    ask("DELETE", f"{c}/snapshots/{snap['name']}?wait=false", status=202)
+    again = ask("POST", "/collections/d/snapshots").json()["result"]
+    ask("DELETE", f"/collections/d/snapshots/{again['name']}")
+    ask("GET", "/snapshots")
+    for path in ("/cluster", c + "/cluster", c + "/optimizations", "/telemetry", "/issues", "/v1/collections/c"):
+        ask("GET", path)
+    ask("DELETE", "/issues")
+    ask("PUT", "/collections/e", {"vectors": dense})
+    ask("PUT", "/v1/collections/e/spaces", {"spaces": {"": "test/m@1"}})
+    ask("PUT", "/collections/e/documents/d1", {"chunks": ["one", "two"]})
+    ask("GET", "/collections/e/documents/d1")
+    ask("DELETE", "/collections/e/documents/d1")
+    for name in ("c", "d", "e"):
+        ask("DELETE", f"/collections/{name}")
 
 
 def test_every_documented_route_answers_as_documented(truth, tmp_path):
@@ -90,13 +154,16 @@ def test_every_documented_route_answers_as_documented(truth, tmp_path):
     for path in ("/", "/healthz", "/livez", "/readyz", "/openapi.json"):
         ask("GET", path)
     ask("GET", "/metrics")
+    drive_collections(ask)
     key = ask("POST", "/v1/keys", {"name": "ops", "scopes": ["admin"], "expires": "1d"}).json()
     truth.server.key = key["key"]
     ask("GET", "/v1/keys")
     other = ask("POST", "/v1/keys", {"name": "other"}).json()
     ask("DELETE", f"/v1/keys/{other['id']}")
 
-    missing = {(method.upper(), path) for path, item in truth.doc["paths"].items() for method in item} - truth.seen
+    # Routes that this version only refuses have no good answer to show.
+    missing = {(method.upper(), path) for path, item in truth.doc["paths"].items() for method, op in item.items()
+               if "200" in op["responses"]} - truth.seen
     assert not missing
 
 
@@ -114,6 +181,20 @@ def test_every_documented_route_answers_as_documented(truth, tmp_path):
     ("POST", "/v1/keys", {"name": "x", "scopes": ["all"]}, 400),
     ("DELETE", "/v1/keys/nobody", None, 404),
     ("POST", "/v1/backup", {"dir": "relative"}, 400),
+    ("GET", "/collections/nobody", None, 404),
+    ("PUT", "/collections/c", {"vectors": {"size": 0, "distance": "Dot"}}, 422),
+    ("PUT", "/collections/c/points", {"points": []}, 404),
+    ("POST", "/collections/aliases", {"actions": 1}, 400),
+    ("PUT", "/collections/c/snapshots/recover", {"location": "http://example.org/"}, 403),
+    ("POST", "/snapshots", None, 501),
+    ("GET", "/snapshots/x", None, 404),
+    ("DELETE", "/snapshots/x", None, 404),
+    ("POST", "/cluster/recover", None, 405),
+    ("DELETE", "/cluster/peer/1", None, 405),
+    ("POST", "/collections/c/cluster", {}, 405),
+    ("GET", "/collections/c/shards", None, 405),
+    ("PUT", "/collections/c/shards", {}, 405),
+    ("POST", "/collections/c/shards/delete", {}, 405),
 ])
 def test_errors_have_the_documented_shape(truth, method, path, body, status):
     truth.ask(method, path, body, status, check_request=False)
