@@ -4,7 +4,7 @@
     bench/run [PART...]                      installs what is needed and calls this
     bench/cache_bench.py [--rounds N] [--seconds S] [--litellm PROGRAM] PART...
 
-Parts: hits misses mixed litellm twice encoder. Programs that are compared take turns within each
+Parts: hits misses mixed litellm twice search encoder. Programs that are compared take turns within each
 round; a figure is the median over the rounds, a ratio the median of the rounds' ratios. Each part
 keeps its figures in .cache/bench/PART.json, and bench/RESULTS.md is written from all that are
 there, so a part that was disturbed can be run again by itself.
@@ -286,8 +286,19 @@ def kernels(args, dir):
     return {"small_pages": json.loads(out.stdout), "huge_pages": json.loads(huge.stdout)}
 
 
+def search(args, dir):
+    argv = [args.search_python, str(lab.ROOT / "bench" / "search_peers.py"), "--json", "--rounds", str(args.rounds),
+            "--seconds", str(args.seconds)]
+    if os.environ.get("BENCH_SEARCH_CASES"):
+        argv += ["--case", os.environ["BENCH_SEARCH_CASES"]]
+    if os.environ.get("BENCH_SEARCH_DIR"):
+        argv += ["--dir", os.environ["BENCH_SEARCH_DIR"]]
+    out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "VECKEEP_BUILD": str(lab.BUILD)})
+    return json.loads(out.stdout)
+
+
 PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder,
-         "kernels": kernels}
+         "kernels": kernels, "search": search}
 
 
 def commit():
@@ -301,6 +312,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", type=int, default=2)
     p.add_argument("--litellm", help="the litellm program")
+    p.add_argument("--search-python", help="a python with the peers of search")
     p.add_argument("--peers-python", help="a python with the encoder's peers")
     p.add_argument("--keep", default=str(lab.ROOT / ".cache" / "bench"), help="where figures are kept")
     p.add_argument("--out", default=str(lab.ROOT / "bench" / "RESULTS.md"))

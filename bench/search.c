@@ -127,6 +127,7 @@ struct place {
 	const struct vk_set *set;
 	size_t rows, dims, queries_n;
 	const float *data, *queries;
+	float *bytes; /* uint8: a batch's room; else NULL */
 	struct vk_pool *pool;
 	struct vk_bitmap *some; /* of `permille` */
 	unsigned permille;
@@ -144,14 +145,26 @@ static const float *mapped(const char *path, size_t *floats)
 	return p;
 }
 
+/* Unit vectors as bytes would all be 0: rows and queries of uint8 sets are moved and stretched, 4 deviations to the edges. */
+static void to_bytes(float *dst, const float *src, size_t n, size_t dims)
+{
+	float stretch = 32 * sqrtf((float)dims);
+	for (size_t i = 0; i < n; i++) dst[i] = 128 + src[i] * stretch;
+}
+
 static void upsert(struct place *p, struct vk_colconf *conf, size_t first, size_t n)
 {
+	const float *rows = p->data + first * p->dims;
+	if (p->bytes) {
+		to_bytes(p->bytes, rows, n * p->dims, p->dims);
+		rows = p->bytes;
+	}
 	static struct vk_point_in point[BATCH];
 	static struct vk_vec vec[BATCH];
 	static uint8_t id[BATCH][9];
 	for (size_t i = 0; i < n; i++) {
 		vk_id_u64(id[i], first + i);
-		vec[i] = (struct vk_vec){&conf->vectors[0], p->data + (first + i) * p->dims};
+		vec[i] = (struct vk_vec){&conf->vectors[0], rows + i * p->dims};
 		point[i] = (struct vk_point_in){.id = {(char *)id[i], 9}, .vec = &vec[i], .vec_n = 1};
 	}
 	struct vk_op_in op = {.kind = VK_OP_UPSERT, .point = point, .point_n = n};
@@ -188,6 +201,12 @@ static void open_place(struct place *p, int argc, char **arg)
 	snprintf(queries, sizeof queries, "%s.queries", arg[1]);
 	p->queries = mapped(queries, &floats);
 	p->queries_n = floats / p->dims;
+	if (!strcmp(arg[4], "uint8")) {
+		float *moved = memory(floats * sizeof *moved);
+		to_bytes(moved, p->queries, floats, p->dims);
+		p->queries = moved;
+		p->bytes = memory(BATCH * p->dims * sizeof *p->bytes);
+	}
 	snprintf(config, sizeof config,
 		 "{\"vectors\":{\"\":{\"size\":%zu,\"distance\":\"%s\",\"datatype\":\"%s\",\"quantization_config\":%s,"
 		 "\"veckeep\":{\"set\":1,\"space\":null,\"raw\":true}}},\"indexes\":{},"
