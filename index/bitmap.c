@@ -1,13 +1,14 @@
 /*
  * CRoaring's door (libroaring 0.2.66).
  *
- * A stored chunk is the portable format with exactly one container, whose key is the chunk: 16 bytes of head for an
- * array or a bitset (cookie 12346, count 1, key, cardinality - 1, offset), 9 for runs (cookie 12347 with count - 1 above,
- * one byte that marks the container as runs, key, cardinality - 1), then the container. Version 0.2.66 checks only
- * lengths when it reads, and unsorted containers make it misbehave later, so check_chunk() looks at every value first.
+ * A stored chunk is the portable format with exactly one container, whose key is the chunk: 16 bytes of head
+ * for an array or a bitset (cookie 12346, count 1, key, cardinality - 1, offset), 9 for runs (cookie 12347
+ * with count - 1 above, one byte that marks the container as runs, key, cardinality - 1), then the container.
+ * Version 0.2.66 checks only lengths when it reads, and unsorted containers make it misbehave later, so
+ * check_chunk() looks at every value first.
  *
- * Not taken: roaring_bitmap_frozen_view over the map. It saves the copy, but its bytes are of this library's making and
- * alignment, and a chunk is or-ed into a result in any case.
+ * Not taken: roaring_bitmap_frozen_view over the map. It saves the copy, but its bytes are of this library's
+ * making and alignment, and a chunk is or-ed into a result in any case.
  */
 #include "index/bitmap.h"
 
@@ -40,10 +41,7 @@ static struct vk_bitmap *wrap(roaring_bitmap_t *r)
 	return b;
 }
 
-struct vk_bitmap *vk_bitmap_new(void)
-{
-	return wrap(roaring_bitmap_create());
-}
+struct vk_bitmap *vk_bitmap_new(void) { return wrap(roaring_bitmap_create()); }
 
 void vk_bitmap_free(struct vk_bitmap *b)
 {
@@ -59,15 +57,9 @@ struct vk_bitmap *vk_bitmap_copy(const struct vk_bitmap *b)
 	return copy;
 }
 
-bool vk_bitmap_failed(const struct vk_bitmap *b)
-{
-	return b->failed;
-}
+bool vk_bitmap_failed(const struct vk_bitmap *b) { return b->failed; }
 
-void vk_bitmap_add(struct vk_bitmap *b, uint32_t slot)
-{
-	roaring_bitmap_add(b->r, slot);
-}
+void vk_bitmap_add(struct vk_bitmap *b, uint32_t slot) { roaring_bitmap_add(b->r, slot); }
 
 void vk_bitmap_add_many(struct vk_bitmap *b, const uint32_t *slots, size_t n)
 {
@@ -80,30 +72,18 @@ void vk_bitmap_add_range(struct vk_bitmap *b, uint64_t from, uint64_t to)
 	if (from < to) roaring_bitmap_add_range_closed(b->r, (uint32_t)from, (uint32_t)(to - 1));
 }
 
-void vk_bitmap_remove(struct vk_bitmap *b, uint32_t slot)
-{
-	roaring_bitmap_remove(b->r, slot);
-}
+void vk_bitmap_remove(struct vk_bitmap *b, uint32_t slot) { roaring_bitmap_remove(b->r, slot); }
 
-bool vk_bitmap_has(const struct vk_bitmap *b, uint32_t slot)
-{
-	return roaring_bitmap_contains(b->r, slot);
-}
+bool vk_bitmap_has(const struct vk_bitmap *b, uint32_t slot) { return roaring_bitmap_contains(b->r, slot); }
 
-uint64_t vk_bitmap_count(const struct vk_bitmap *b)
-{
-	return roaring_bitmap_get_cardinality(b->r);
-}
+uint64_t vk_bitmap_count(const struct vk_bitmap *b) { return roaring_bitmap_get_cardinality(b->r); }
 
 uint64_t vk_bitmap_count_and(const struct vk_bitmap *a, const struct vk_bitmap *b)
 {
 	return roaring_bitmap_and_cardinality(a->r, b->r);
 }
 
-bool vk_bitmap_empty(const struct vk_bitmap *b)
-{
-	return roaring_bitmap_is_empty(b->r);
-}
+bool vk_bitmap_empty(const struct vk_bitmap *b) { return roaring_bitmap_is_empty(b->r); }
 
 void vk_bitmap_and(struct vk_bitmap *a, const struct vk_bitmap *b)
 {
@@ -119,10 +99,8 @@ void vk_bitmap_or(struct vk_bitmap *a, const struct vk_bitmap *b)
 
 void vk_bitmap_andnot(struct vk_bitmap *a, const struct vk_bitmap *b)
 {
-	if (a->r == b->r)
-		roaring_bitmap_clear(a->r);
-	else
-		roaring_bitmap_andnot_inplace(a->r, b->r);
+	if (a->r == b->r) roaring_bitmap_clear(a->r);
+	else roaring_bitmap_andnot_inplace(a->r, b->r);
 	a->failed |= b->failed;
 }
 
@@ -244,10 +222,7 @@ void vk_bitmap_encode_chunk(const struct vk_bitmap *b, uint16_t chunk, struct vk
 	roaring_bitmap_free(cut);
 }
 
-static uint32_t u16_at(const char *p)
-{
-	return (uint32_t)(uint8_t)p[0] | (uint32_t)(uint8_t)p[1] << 8;
-}
+static uint32_t u16_at(const char *p) { return (uint32_t)(uint8_t)p[0] | (uint32_t)(uint8_t)p[1] << 8; }
 
 static bool check_array(const char *p, size_t n, uint32_t count)
 {
@@ -289,7 +264,8 @@ static bool check_chunk(uint16_t chunk, struct vk_bytes bytes)
 		return p[4] == 1 && u16_at(p + 5) == chunk &&
 		       check_runs(p + RUNS_HEAD, bytes.n - RUNS_HEAD, u16_at(p + 7) + 1);
 	}
-	if (cookie != COOKIE_PLAIN || bytes.n < PLAIN_HEAD || vk_get_u32le((const uint8_t *)p + 4) != 1) return false;
+	if (cookie != COOKIE_PLAIN || bytes.n < PLAIN_HEAD || vk_get_u32le((const uint8_t *)p + 4) != 1)
+		return false;
 	if (u16_at(p + 8) != chunk || vk_get_u32le((const uint8_t *)p + 12) != PLAIN_HEAD) return false;
 	uint32_t count = u16_at(p + 10) + 1;
 	return count <= ARRAY_MAX ? check_array(p + PLAIN_HEAD, bytes.n - PLAIN_HEAD, count)
@@ -299,7 +275,8 @@ static bool check_chunk(uint16_t chunk, struct vk_bytes bytes)
 enum vk_status vk_bitmap_or_chunk(struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes)
 {
 	if (!check_chunk(chunk, bytes)) return VK_E_CORRUPT;
-	if (u16_at(bytes.p) == COOKIE_PLAIN && bytes.n == PLAIN_HEAD + 2) { /* one member: most chunks of a rare value */
+	if (u16_at(bytes.p) == COOKIE_PLAIN &&
+	    bytes.n == PLAIN_HEAD + 2) { /* one member: most chunks of a rare value */
 		roaring_bitmap_add(b->r, (uint32_t)chunk << 16 | u16_at(bytes.p + PLAIN_HEAD));
 		return VK_OK;
 	}
@@ -372,13 +349,12 @@ struct tally {
 static void tally_stretch(void *arg, uint32_t from, uint32_t to)
 {
 	struct tally *t = arg;
-	if (to == from + 1)
-		t->n += roaring_bitmap_contains(t->r, t->base + from);
-	else
-		t->n += roaring_bitmap_range_cardinality(t->r, t->base + from, (uint64_t)t->base + to);
+	if (to == from + 1) t->n += roaring_bitmap_contains(t->r, t->base + from);
+	else t->n += roaring_bitmap_range_cardinality(t->r, t->base + from, (uint64_t)t->base + to);
 }
 
-enum vk_status vk_bitmap_chunk_count_and(const struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes, uint64_t *n)
+enum vk_status vk_bitmap_chunk_count_and(const struct vk_bitmap *b, uint16_t chunk, struct vk_bytes bytes,
+					 uint64_t *n)
 {
 	struct tally t = {.r = b->r, .base = (uint32_t)chunk << 16};
 	*n = 0;
@@ -388,7 +364,7 @@ enum vk_status vk_bitmap_chunk_count_and(const struct vk_bitmap *b, uint16_t chu
 		vk_bitmap_words(b, t.base, words, CHUNK_WORDS);
 		for (size_t i = 0; i < CHUNK_WORDS; i++)
 			t.n += (uint64_t)__builtin_popcountll(
-				words[i] & vk_get_u64le((const uint8_t *)bytes.p + PLAIN_HEAD + 8 * i));
+			    words[i] & vk_get_u64le((const uint8_t *)bytes.p + PLAIN_HEAD + 8 * i));
 	} else {
 		each_stretch(bytes, tally_stretch, &t);
 	}

@@ -1,7 +1,8 @@
 /*
- * Qdrant's datetime texts: a date, then T or a space and a time, then perhaps a zone. Without a zone it is UTC.
- *   2024-05-06   2024-05-06T07:08   2024-05-06 07:08:09   ...09.123456789   ...Z  ...+01:00  ...+0100  ...+01  ... UTC
- * A fraction may follow seconds only, a zone only a time with seconds. Past microseconds it is cut.
+ * Qdrant's datetime texts: a date, then T or a space and a time, then perhaps a zone. Without a zone it is
+ * UTC. 2024-05-06   2024-05-06T07:08   2024-05-06 07:08:09   ...09.123456789   ...Z  ...+01:00  ...+0100
+ * ...+01  ... UTC A fraction may follow seconds only, a zone only a time with seconds. Past microseconds it
+ * is cut.
  */
 #include "index/field.h"
 
@@ -29,7 +30,8 @@ static bool is(struct text *t, char c)
 	return true;
 }
 
-/* Days from 1970-01-01 of a date of the proleptic Gregorian calendar, counted in years that begin in March. */
+/* Days from 1970-01-01 of a date of the proleptic Gregorian calendar, counted in years that begin in March.
+ */
 static int64_t days_of(int y, int m, int d)
 {
 	int64_t year = m <= 2 ? y - 1 : y;
@@ -42,7 +44,8 @@ static bool read_date(struct text *t, int64_t *days)
 {
 	static const int longest[13] = {0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	int y, m, d;
-	if (!digits(t, 4, &y) || !is(t, '-') || !digits(t, 2, &m) || !is(t, '-') || !digits(t, 2, &d)) return false;
+	if (!digits(t, 4, &y) || !is(t, '-') || !digits(t, 2, &m) || !is(t, '-') || !digits(t, 2, &d))
+		return false;
 	if (m < 1 || m > 12 || d < 1 || d > longest[m]) return false;
 	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
 	if (m == 2 && d == 29 && !leap) return false;
@@ -55,7 +58,8 @@ static bool read_fraction(struct text *t, int64_t *us)
 {
 	int64_t unit = 100000;
 	const char *start = t->p;
-	for (*us = 0; t->p < t->end && *t->p >= '0' && *t->p <= '9'; t->p++, unit /= 10) *us += unit * (*t->p - '0');
+	for (*us = 0; t->p < t->end && *t->p >= '0' && *t->p <= '9'; t->p++, unit /= 10)
+		*us += unit * (*t->p - '0');
 	return t->p > start;
 }
 

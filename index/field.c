@@ -1,6 +1,6 @@
 /*
- * Payload indexes, reading: walks over keys in order. Everything here costs by how many different values are touched, and by
- * how many chunks; payload is opened only to name a long keyword in a facet.
+ * Payload indexes, reading: walks over keys in order. Everything here costs by how many different values are
+ * touched, and by how many chunks; payload is opened only to name a long keyword in a facet.
  */
 #include "index/field.h"
 
@@ -10,23 +10,23 @@
 #include "index/field_read.h"
 #include "index/id.h"
 #include "index/tables.h"
+#include "store/record_point.h"
 
 /* --- values --- */
 
 static const uint8_t kind_of_type[VK_FIELD_TYPES] = {
-	[VK_FIELD_KEYWORD] = VK_FK_KEYWORD, [VK_FIELD_INTEGER] = VK_FK_I64, [VK_FIELD_FLOAT] = VK_FK_F64,
-	[VK_FIELD_BOOL] = VK_FK_BOOL, [VK_FIELD_DATETIME] = VK_FK_I64, [VK_FIELD_UUID] = VK_FK_UUID,
-	[VK_FIELD_GEO] = VK_FK_GEO, [VK_FIELD_TEXT] = 0,
+    [VK_FIELD_KEYWORD] = VK_FK_KEYWORD, [VK_FIELD_INTEGER] = VK_FK_I64,
+    [VK_FIELD_FLOAT] = VK_FK_F64,	[VK_FIELD_BOOL] = VK_FK_BOOL,
+    [VK_FIELD_DATETIME] = VK_FK_I64,	[VK_FIELD_UUID] = VK_FK_UUID,
+    [VK_FIELD_GEO] = VK_FK_GEO,		[VK_FIELD_TEXT] = 0,
 };
 
-uint8_t vk_field_value_kind(enum vk_field_type type)
-{
-	return kind_of_type[type];
-}
+uint8_t vk_field_value_kind(enum vk_field_type type) { return kind_of_type[type]; }
 
 bool vk_geo_value(const vk_jv *v, double *lat, double *lon)
 {
-	return vk_jv_type(v) == VK_J_OBJECT && vk_jv_f64(vk_jv_get(v, "lat"), lat) && vk_jv_f64(vk_jv_get(v, "lon"), lon);
+	return vk_jv_type(v) == VK_J_OBJECT && vk_jv_f64(vk_jv_get(v, "lat"), lat) &&
+	       vk_jv_f64(vk_jv_get(v, "lon"), lon);
 }
 
 static bool geo_in_range(double lat, double lon)
@@ -70,9 +70,7 @@ bool vk_field_value(enum vk_field_type type, const vk_jv *v, struct vk_fv *out)
 		if (!vk_geo_value(v, &d, &lon) || !geo_in_range(d, lon)) return false;
 		vk_fv_geo(out, d, lon);
 		return true;
-	default:
-		out->kind = 0;
-		return vk_jv_type(v) == VK_J_STRING;
+	default: out->kind = 0; return vk_jv_type(v) == VK_J_STRING;
 	}
 }
 
@@ -115,14 +113,16 @@ static bool take_chunk(void *arg, const struct vk_field_key_parts *k, struct vk_
 	return !o->st;
 }
 
-enum vk_status vk_field_or(struct vk_kv_txn *t, uint16_t field, uint8_t kind, struct vk_bytes value, struct vk_bitmap *b)
+enum vk_status vk_field_or(struct vk_kv_txn *t, uint16_t field, uint8_t kind, struct vk_bytes value,
+			   struct vk_bitmap *b)
 {
 	struct one_value o = {.value = value, .b = b};
 	enum vk_status st = vk_field_scan(t, field, kind, value, take_chunk, &o);
 	return st ? st : o.st ? o.st : vk_bitmap_failed(b) ? VK_E_NOMEM : VK_OK;
 }
 
-enum vk_status vk_field_count(struct vk_kv_txn *t, uint16_t field, uint8_t kind, struct vk_bytes value, uint64_t *n)
+enum vk_status vk_field_count(struct vk_kv_txn *t, uint16_t field, uint8_t kind, struct vk_bytes value,
+			      uint64_t *n)
 {
 	struct one_value o = {.value = value};
 	enum vk_status st = vk_field_scan(t, field, kind, value, take_chunk, &o);
@@ -202,7 +202,7 @@ struct facet {
 	void *arg;
 	struct vk_fv value; /* whose chunks are being counted; n == 0: none yet */
 	uint64_t count;
-	uint32_t member;    /* a slot that has it */
+	uint32_t member; /* a slot that has it */
 	bool stopped;
 	enum vk_status st;
 };
@@ -219,7 +219,8 @@ static bool is_wanted(void *arg, const vk_jv *v)
 	struct vk_bytes s;
 	if (!vk_jv_str(v, &s)) return true;
 	vk_fv_keyword(&fv, s);
-	if (fv.kind != find->want.kind || !vk_bytes_eq(vk_fv_bytes(&fv), vk_fv_bytes(&find->want))) return true;
+	if (fv.kind != find->want.kind || !vk_bytes_eq(vk_fv_bytes(&fv), vk_fv_bytes(&find->want)))
+		return true;
 	find->text = s;
 	return false;
 }
@@ -234,7 +235,7 @@ static enum vk_status give_long(struct facet *x, struct vk_facet_hit *h)
 	struct vk_bytes payload;
 	uint8_t slot[4];
 	vk_arena_init(&a, (size_t)256 << 20);
-	vk_put_u32be(slot, x->member);
+	vk_rec_slot_key(slot, x->member);
 	enum vk_status st = vk_kv_get(x->t, VK_T_PAYLOAD, (struct vk_bytes){(char *)slot, 4}, &payload);
 	if (!st) st = vk_path_parse(&a, vk_bytes_of(x->f->path), &path, NULL);
 	if (!st) st = vk_json_parse(&a, payload, NULL, &doc, NULL);
@@ -258,9 +259,7 @@ static void give_facet(struct facet *x)
 	case VK_FK_KEYWORD_HASH: x->st = give_long(x, &h); return;
 	case VK_FK_I64: h.i64 = vk_fv_read_i64(v); break;
 	case VK_FK_BOOL: h.b = v.p[0] != 0; break;
-	default:
-		vk_uuid_print(uuid, x->value.b);
-		h.text = (struct vk_bytes){uuid, 36};
+	default: vk_uuid_print(uuid, x->value.b); h.text = (struct vk_bytes){uuid, 36};
 	}
 	x->stopped = !x->fn(x->arg, &h);
 }
@@ -291,7 +290,8 @@ enum vk_status vk_field_facet(struct vk_kv_txn *t, const struct vk_field_conf *f
 {
 	struct facet x = {.t = t, .f = f, .in = in, .fn = fn, .arg = arg};
 	uint8_t kind = vk_field_value_kind(f->type);
-	if (kind != VK_FK_KEYWORD && kind != VK_FK_I64 && kind != VK_FK_BOOL && kind != VK_FK_UUID) return VK_E_INVALID;
+	if (kind != VK_FK_KEYWORD && kind != VK_FK_I64 && kind != VK_FK_BOOL && kind != VK_FK_UUID)
+		return VK_E_INVALID;
 	enum vk_status st = vk_field_scan(t, f->field, kind, (struct vk_bytes){0}, count_chunk, &x);
 	if (!st && !x.st && !x.stopped && kind == VK_FK_KEYWORD)
 		st = vk_field_scan(t, f->field, VK_FK_KEYWORD_HASH, (struct vk_bytes){0}, count_chunk, &x);
@@ -309,7 +309,8 @@ struct order {
 	uint32_t *slots;
 };
 
-/* The key at which the walk begins; false when nothing can come. Ascending: the first entry >= it; descending: the last < it. */
+/* The key at which the walk begins; false when nothing can come. Ascending: the first entry >= it;
+ * descending: the last < it. */
 static bool order_start(const struct order *o, const struct vk_order_value *from, struct vk_field_key *key)
 {
 	struct vk_fv v;
@@ -335,7 +336,8 @@ static bool order_start(const struct order *o, const struct vk_order_value *from
 }
 
 /* The chunk's slots in the walk's direction; *stop when fn has enough. */
-static enum vk_status order_chunk(const struct order *o, const struct vk_field_key_parts *k, struct vk_bytes chunk, bool *stop)
+static enum vk_status order_chunk(const struct order *o, const struct vk_field_key_parts *k,
+				  struct vk_bytes chunk, bool *stop)
 {
 	struct vk_order_value v = {.is_i64 = k->kind == VK_FK_I64};
 	size_t n;
@@ -347,7 +349,8 @@ static enum vk_status order_chunk(const struct order *o, const struct vk_field_k
 	return st;
 }
 
-static enum vk_status order_walk(const struct order *o, struct vk_kv_cursor *c, const struct vk_field_key *start)
+static enum vk_status order_walk(const struct order *o, struct vk_kv_cursor *c,
+				 const struct vk_field_key *start)
 {
 	struct vk_field_key_parts parts;
 	struct vk_bytes k, v;

@@ -1,7 +1,8 @@
 /*
- * Payload indexes, writing. A point's payload gives a sorted list of terms (kind and value as in keys) per field; what is in
- * the list before and not after is taken out, the other way round put in. The changes of a whole group gather as (key, slot) and
- * are sorted at the flush, so that a chunk is read and written once however many points touched it.
+ * Payload indexes, writing. A point's payload gives a sorted list of terms (kind and value as in keys) per
+ * field; what is in the list before and not after is taken out, the other way round put in. The changes of a
+ * whole group gather as (key, slot) and are sorted at the flush, so that a chunk is read and written once
+ * however many points touched it.
  */
 #include <stdlib.h>
 
@@ -70,7 +71,6 @@ static void sort_terms(struct terms *t)
 		if (!kept || compare_terms(&t->v[kept - 1], &t->v[i], t->bytes.p)) t->v[kept++] = t->v[i];
 	t->n = kept;
 }
-
 
 /* --- a payload's terms for one field --- */
 
@@ -171,7 +171,8 @@ void vk_field_batch_drop(struct vk_field_batch *b)
 }
 
 /* value: kind and value bytes, as a term has them. */
-static void push_change(struct vk_field_batch *b, uint16_t field, const void *value, size_t n, uint32_t slot, bool add)
+static void push_change(struct vk_field_batch *b, uint16_t field, const void *value, size_t n, uint32_t slot,
+			bool add)
 {
 	if (b->n == b->cap) {
 		size_t cap = b->cap ? 2 * b->cap : 256;
@@ -184,7 +185,8 @@ static void push_change(struct vk_field_batch *b, uint16_t field, const void *va
 		b->cap = cap;
 	}
 	const char head[2] = {(char)(field >> 8), (char)field};
-	b->v[b->n] = (struct change){.at = b->keys.n, .n = (uint8_t)(n + 2), .slot = slot, .order = (uint32_t)b->n, .add = add};
+	b->v[b->n] = (struct change){
+	    .at = b->keys.n, .n = (uint8_t)(n + 2), .slot = slot, .order = (uint32_t)b->n, .add = add};
 	b->n++;
 	vk_buf_put(&b->keys, head, 2);
 	vk_buf_put(&b->keys, value, n);
@@ -197,8 +199,9 @@ static void push_difference(struct vk_field_batch *b, uint16_t field, uint32_t s
 	size_t i = 0, j = 0;
 	while (i < was->n || j < is->n) {
 		const struct term *x = &was->v[i], *y = &is->v[j];
-		int c = i == was->n ? 1 : j == is->n ? -1
-			: compare_spans(was->bytes.p + x->at, x->n, is->bytes.p + y->at, y->n);
+		int c = i == was->n  ? 1
+			: j == is->n ? -1
+				     : compare_spans(was->bytes.p + x->at, x->n, is->bytes.p + y->at, y->n);
 		if (c < 0) push_change(b, field, was->bytes.p + x->at, x->n, slot, false);
 		if (c > 0) push_change(b, field, is->bytes.p + y->at, y->n, slot, true);
 		i += c <= 0;
@@ -222,11 +225,13 @@ enum vk_status vk_field_batch_payload(struct vk_field_batch *b, const struct vk_
 				      const vk_jv *before, const vk_jv *after)
 {
 	enum vk_status st = VK_OK;
-	for (size_t i = 0; i < c->fields_n && !st; i++) st = batch_field(b, &c->fields[i], slot, before, after);
+	for (size_t i = 0; i < c->fields_n && !st; i++)
+		st = batch_field(b, &c->fields[i], slot, before, after);
 	return st;
 }
 
-enum vk_status vk_field_batch_one(struct vk_field_batch *b, const struct vk_field_conf *f, uint32_t slot, const vk_jv *after)
+enum vk_status vk_field_batch_one(struct vk_field_batch *b, const struct vk_field_conf *f, uint32_t slot,
+				  const vk_jv *after)
 {
 	return batch_field(b, f, slot, NULL, after);
 }
@@ -264,19 +269,16 @@ static bool same_chunk(const struct vk_field_batch *b, const struct change *x, c
 	       memcmp(b->keys.p + x->at, b->keys.p + y->at, x->n) == 0;
 }
 
-static enum vk_status store_chunk(struct vk_kv_txn *t, const struct vk_field_key *key, const struct vk_bitmap *bits,
-				  uint16_t chunk, bool was_there)
+static enum vk_status store_chunk(struct vk_kv_txn *t, const struct vk_field_key *key,
+				  const struct vk_bitmap *bits, uint16_t chunk, bool was_there)
 {
 	struct vk_buf buf;
 	enum vk_status st = VK_OK;
 	vk_buf_init(&buf, (size_t)1 << 16);
 	vk_bitmap_encode_chunk(bits, chunk, &buf);
-	if (buf.failed)
-		st = VK_E_NOMEM;
-	else if (buf.n)
-		st = vk_kv_put(t, VK_T_FIELD, vk_field_key_bytes(key), vk_buf_bytes(&buf));
-	else if (was_there)
-		st = vk_kv_del(t, VK_T_FIELD, vk_field_key_bytes(key));
+	if (buf.failed) st = VK_E_NOMEM;
+	else if (buf.n) st = vk_kv_put(t, VK_T_FIELD, vk_field_key_bytes(key), vk_buf_bytes(&buf));
+	else if (was_there) st = vk_kv_del(t, VK_T_FIELD, vk_field_key_bytes(key));
 	vk_buf_free(&buf);
 	return st;
 }

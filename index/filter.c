@@ -1,10 +1,11 @@
 /*
- * Filters over a view. A tree is folded into two bitmaps: low, of which every point matches, and high, outside of which none
- * does. `must` intersects, `should` unites, `must_not` turns over. What lies between the two is read: each such point's
- * payload once, for the whole filter, so the answer is exact whichever indexes exist.
+ * Filters over a view. A tree is folded into two bitmaps: low, of which every point matches, and high,
+ * outside of which none does. `must` intersects, `should` unites, `must_not` turns over. What lies between
+ * the two is read: each such point's payload once, for the whole filter, so the answer is exact whichever
+ * indexes exist.
  *
- * In a `must` list conditions go in order of what they are expected to leave, and once few points are left a condition that
- * costs more to look up than those points cost to read is left to the reading.
+ * In a `must` list conditions go in order of what they are expected to leave, and once few points are left a
+ * condition that costs more to look up than those points cost to read is left to the reading.
  */
 #include "index/filter.h"
 
@@ -45,10 +46,7 @@ static enum vk_status unshare(struct vk_span *s)
 	return VK_E_NOMEM;
 }
 
-static bool is_exact(const struct vk_span *s)
-{
-	return s->low && s->low == s->high;
-}
+static bool is_exact(const struct vk_span *s) { return s->low && s->low == s->high; }
 
 static enum vk_status span_and(struct vk_span *a, struct vk_span *b)
 {
@@ -140,14 +138,17 @@ static int compare_ranked(const void *a, const void *b)
 	return (x->n.max > y->n.max) - (x->n.max < y->n.max);
 }
 
-static enum vk_status rank(const struct fold *x, const struct vk_cond_list *l, bool negate, struct ranked *out)
+static enum vk_status rank(const struct fold *x, const struct vk_cond_list *l, bool negate,
+			   struct ranked *out)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		struct vk_cardinality n;
 		enum vk_status st = vk_estimate_cond(x->v, &l->v[i], x->live_n, x->excess, &n);
 		if (st) return st;
 		out[i] = (struct ranked){&l->v[i], n, negate};
-		if (negate) out[i].n = (struct vk_cardinality){x->live_n - n.max, x->live_n - n.likely, x->live_n - n.min};
+		if (negate)
+			out[i].n = (struct vk_cardinality){x->live_n - n.max, x->live_n - n.likely,
+							   x->live_n - n.min};
 	}
 	return VK_OK;
 }
@@ -156,7 +157,8 @@ static enum vk_status rank(const struct fold *x, const struct vk_cond_list *l, b
 static bool leave_to_reading(const struct fold *x, const struct vk_span *so_far, const struct ranked *r)
 {
 	if (!so_far->high) return false;
-	uint64_t left = vk_bitmap_count(so_far->high), entries = r->negate ? x->live_n - r->n.likely : r->n.likely;
+	uint64_t left = vk_bitmap_count(so_far->high),
+		 entries = r->negate ? x->live_n - r->n.likely : r->n.likely;
 	return left * PAYLOAD_COST < entries;
 }
 
@@ -208,9 +210,11 @@ static enum vk_status count_cond(struct fold *x, const struct vk_cond *c, struct
 		else if (!st && s.high) st = (both.high = vk_bitmap_copy(s.high)) ? VK_OK : VK_E_NOMEM;
 		if (!st && j > 0) {
 			struct vk_span below = {0};
-			if (at[j - 1].low) st = (below.low = vk_bitmap_copy(at[j - 1].low)) ? VK_OK : VK_E_NOMEM;
+			if (at[j - 1].low)
+				st = (below.low = vk_bitmap_copy(at[j - 1].low)) ? VK_OK : VK_E_NOMEM;
 			if (!st && is_exact(&at[j - 1])) below.high = below.low;
-			else if (!st && at[j - 1].high) st = (below.high = vk_bitmap_copy(at[j - 1].high)) ? VK_OK : VK_E_NOMEM;
+			else if (!st && at[j - 1].high)
+				st = (below.high = vk_bitmap_copy(at[j - 1].high)) ? VK_OK : VK_E_NOMEM;
 			if (!st) st = span_and(&both, &below);
 			else vk_span_free(&below);
 		}
@@ -300,7 +304,8 @@ static void gather_keys(struct reading *r, const struct vk_filter *f)
 	for (size_t i = 0; i < 4; i++)
 		for (size_t j = 0; j < lists[i]->n && !r->st; j++) {
 			const struct vk_cond *c = &lists[i]->v[j];
-			if (c->path) add_key(r, c->path->step[0].key); /* a nested filter's keys lie below it */
+			if (c->path)
+				add_key(r, c->path->step[0].key); /* a nested filter's keys lie below it */
 			else if (c->kind == VK_C_FILTER && c->filter) gather_keys(r, c->filter);
 		}
 }
@@ -314,10 +319,7 @@ static bool is_wanted(const struct reading *r, struct vk_bytes quoted)
 	return false;
 }
 
-static bool is_space(char c)
-{
-	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 /* The payload's text with the wanted members alone: most of a payload is text that no filter reads. */
 static struct vk_bytes cut(struct reading *r, struct vk_bytes payload)
@@ -356,7 +358,8 @@ static bool read_matches(struct reading *r, uint32_t slot)
 	r->slot = slot;
 	r->st = vk_view_point(r->v, slot, &point);
 	if (r->st) return false;
-	if (point.payload.n && r->f->reads_payload) r->st = vk_json_parse(&r->arena, cut(r, point.payload), NULL, &doc, NULL);
+	if (point.payload.n && r->f->reads_payload)
+		r->st = vk_json_parse(&r->arena, cut(r, point.payload), NULL, &doc, NULL);
 	p.id = point.id;
 	p.payload = doc ? vk_json_root(doc) : NULL;
 	bool matches = !r->st && vk_filter_match(r->f, &p);
@@ -366,7 +369,8 @@ static bool read_matches(struct reading *r, uint32_t slot)
 }
 
 /* Adds those of `from` that match to `into`. */
-static enum vk_status read_points(struct vk_view *v, const struct vk_filter *f, const struct vk_bitmap *from, struct vk_bitmap *into)
+static enum vk_status read_points(struct vk_view *v, const struct vk_filter *f, const struct vk_bitmap *from,
+				  struct vk_bitmap *into)
 {
 	struct reading r = {.v = v, .f = f};
 	uint32_t slots[READ_BATCH], found[READ_BATCH];
@@ -402,7 +406,8 @@ static enum vk_status fold_begin(struct vk_view *v, struct fold *x)
 }
 
 /* low and high as found; the answer is low and what reading adds. */
-static enum vk_status settle(struct fold *x, const struct vk_filter *f, struct vk_span *s, struct vk_bitmap **out)
+static enum vk_status settle(struct fold *x, const struct vk_filter *f, struct vk_span *s,
+			     struct vk_bitmap **out)
 {
 	if (is_exact(s)) {
 		vk_bitmap_and(s->low, x->live);
@@ -423,7 +428,8 @@ static enum vk_status settle(struct fold *x, const struct vk_filter *f, struct v
 	return VK_OK;
 }
 
-enum vk_status vk_filter_bitmap(struct vk_view *v, const struct vk_filter *f, struct vk_bitmap **out, struct vk_error *err)
+enum vk_status vk_filter_bitmap(struct vk_view *v, const struct vk_filter *f, struct vk_bitmap **out,
+				struct vk_error *err)
 {
 	struct fold x;
 	struct vk_span s = {0};

@@ -1,6 +1,6 @@
 /*
- * How many points a filter will leave, from indexes alone. min and max are certain; likely takes conditions as independent and
- * values as evenly spread where counting them all would cost too much.
+ * How many points a filter will leave, from indexes alone. min and max are certain; likely takes conditions
+ * as independent and values as evenly spread where counting them all would cost too much.
  */
 #include "index/filter_plan.h"
 
@@ -23,10 +23,7 @@ struct estimate {
 	enum vk_status st;
 };
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static uint64_t count_kind(struct estimate *e, uint8_t kind)
 {
@@ -74,7 +71,8 @@ static void count_match(struct estimate *e)
 		vk_fv_bool(&v, b);
 		if (e->f->type == VK_FIELD_BOOL && (b ? l->yes : l->no)) add_sure(e, count_value(e, &v));
 	}
-	bool foreign = (l->str_n && !keyword) || (l->i64_n && !integer) || ((l->yes || l->no) && e->f->type != VK_FIELD_BOOL);
+	bool foreign = (l->str_n && !keyword) || (l->i64_n && !integer) ||
+		       ((l->yes || l->no) && e->f->type != VK_FIELD_BOOL);
 	if (foreign) e->maybe_sum += e->other;
 }
 
@@ -197,7 +195,9 @@ static struct vk_cardinality estimate_range(struct estimate *e)
 	struct vk_fv from = {0};
 	uint8_t kind = vk_field_value_kind(t);
 	bool has = range_start(e->c, kind, &from);
-	if (!e->st) e->st = vk_field_scan(e->v->t, e->f->field, kind, has ? vk_fv_bytes(&from) : (struct vk_bytes){0}, tally_chunk, &tally);
+	if (!e->st)
+		e->st = vk_field_scan(e->v->t, e->f->field, kind,
+				      has ? vk_fv_bytes(&from) : (struct vk_bytes){0}, tally_chunk, &tally);
 	uint64_t maybe = t == VK_FIELD_INTEGER ? e->other : 0;
 	if (!tally.cut) return within(e->sure_max, e->sure_sum, least(most, e->sure_sum + maybe));
 	uint64_t guess = (uint64_t)((double)e->any * covered(e));
@@ -209,7 +209,8 @@ static struct vk_cardinality estimate_range(struct estimate *e)
 static struct vk_cardinality estimate_count(struct estimate *e, uint64_t n)
 {
 	uint64_t none = n > e->exists ? n - e->exists : 0;
-	return vk_cond_count(e->c, 0) ? within(none, none + e->exists / GUESS, n) : within(0, e->exists / 2, e->exists);
+	return vk_cond_count(e->c, 0) ? within(none, none + e->exists / GUESS, n)
+				      : within(0, e->exists / 2, e->exists);
 }
 
 static struct vk_cardinality exactly(uint64_t k, bool want, uint64_t n)
@@ -265,7 +266,8 @@ static struct vk_cardinality estimate_vector(struct estimate *e)
 	return within(n, n, n);
 }
 
-enum vk_status vk_estimate_cond(struct vk_view *v, const struct vk_cond *c, uint64_t n, uint64_t excess, struct vk_cardinality *out)
+enum vk_status vk_estimate_cond(struct vk_view *v, const struct vk_cond *c, uint64_t n, uint64_t excess,
+				struct vk_cardinality *out)
 {
 	struct estimate e = {.v = v, .c = c, .f = vk_plan_field(v, c)};
 	if (c->kind == VK_C_FILTER) return vk_estimate_filter(v, c->filter, n, excess, out);
@@ -275,16 +277,19 @@ enum vk_status vk_estimate_cond(struct vk_view *v, const struct vk_cond *c, uint
 	else if (!e.f || c->kind == VK_C_NESTED) *out = within(0, n / GUESS, n);
 	else *out = estimate_field(&e, n + excess);
 	/* Indexes still hold points that have expired. */
-	if (c->kind != VK_C_ID) *out = within(out->min > excess ? out->min - excess : 0, out->likely, least(out->max, n));
+	if (c->kind != VK_C_ID)
+		*out = within(out->min > excess ? out->min - excess : 0, out->likely, least(out->max, n));
 	return e.st;
 }
 
 /* --- the tree --- */
 
-static enum vk_status estimate_all(struct vk_view *v, const struct vk_filter *f, uint64_t n, uint64_t excess, struct vk_cardinality *out)
+static enum vk_status estimate_all(struct vk_view *v, const struct vk_filter *f, uint64_t n, uint64_t excess,
+				   struct vk_cardinality *out)
 {
 	double share = 1;
-	uint64_t missing = 0, max = n; /* how many points the conditions may shut out, at most, all together */
+	uint64_t missing = 0,
+		 max = n; /* how many points the conditions may shut out, at most, all together */
 	for (size_t i = 0; i < f->must.n + f->must_not.n; i++) {
 		bool negate = i >= f->must.n;
 		const struct vk_cond *cond = negate ? &f->must_not.v[i - f->must.n] : &f->must.v[i];
@@ -301,8 +306,8 @@ static enum vk_status estimate_all(struct vk_view *v, const struct vk_filter *f,
 }
 
 /* At least k of the list. */
-static enum vk_status estimate_some(struct vk_view *v, const struct vk_cond_list *l, uint64_t k, uint64_t n, uint64_t excess,
-				    struct vk_cardinality *out)
+static enum vk_status estimate_some(struct vk_view *v, const struct vk_cond_list *l, uint64_t k, uint64_t n,
+				    uint64_t excess, struct vk_cardinality *out)
 {
 	double none = 1, sum = 0;
 	uint64_t min = 0, max = 0;
@@ -321,7 +326,8 @@ static enum vk_status estimate_some(struct vk_view *v, const struct vk_cond_list
 	double below = exp(-sum), term = below;
 	for (uint64_t i = 1; i < k && i < l->n; i++) below += term *= sum / (double)i;
 	double likely = (double)n * (k == 1 ? 1 - none : 1 - below);
-	*out = within(k == 1 ? min : 0, likely > 0 ? (uint64_t)llround(likely) : 0, least(n, k ? max / k : n));
+	*out =
+	    within(k == 1 ? min : 0, likely > 0 ? (uint64_t)llround(likely) : 0, least(n, k ? max / k : n));
 	return VK_OK;
 }
 
@@ -356,13 +362,24 @@ enum vk_status vk_estimate_filter(struct vk_view *v, const struct vk_filter *f, 
 static const uint32_t answered[] = {
 #define T(t) (1u << VK_FIELD_##t)
 #define ALL ((1u << VK_FIELD_TYPES) - 1)
-	[VK_C_MATCH] = T(KEYWORD) | T(INTEGER) | T(BOOL) | T(UUID),
-	[VK_C_EXCEPT] = T(KEYWORD) | T(INTEGER),
-	[VK_C_TEXT] = T(KEYWORD), [VK_C_TEXT_ANY] = T(KEYWORD), [VK_C_PHRASE] = T(KEYWORD),
-	[VK_C_PREFIX] = T(KEYWORD), [VK_C_SUBSTRING] = T(KEYWORD),
-	[VK_C_RANGE] = T(INTEGER) | T(FLOAT), [VK_C_TIME] = T(DATETIME), [VK_C_GEO] = T(GEO),
-	[VK_C_VALUES_COUNT] = 0, [VK_C_EMPTY] = ALL, [VK_C_NULL] = ALL, [VK_C_NESTED] = 0,
-	[VK_C_ID] = 0, [VK_C_VECTOR] = 0, [VK_C_SLICE] = 0, [VK_C_FILTER] = 0,
+    [VK_C_MATCH] = T(KEYWORD) | T(INTEGER) | T(BOOL) | T(UUID),
+    [VK_C_EXCEPT] = T(KEYWORD) | T(INTEGER),
+    [VK_C_TEXT] = T(KEYWORD),
+    [VK_C_TEXT_ANY] = T(KEYWORD),
+    [VK_C_PHRASE] = T(KEYWORD),
+    [VK_C_PREFIX] = T(KEYWORD),
+    [VK_C_SUBSTRING] = T(KEYWORD),
+    [VK_C_RANGE] = T(INTEGER) | T(FLOAT),
+    [VK_C_TIME] = T(DATETIME),
+    [VK_C_GEO] = T(GEO),
+    [VK_C_VALUES_COUNT] = 0,
+    [VK_C_EMPTY] = ALL,
+    [VK_C_NULL] = ALL,
+    [VK_C_NESTED] = 0,
+    [VK_C_ID] = 0,
+    [VK_C_VECTOR] = 0,
+    [VK_C_SLICE] = 0,
+    [VK_C_FILTER] = 0,
 #undef T
 #undef ALL
 };
@@ -380,6 +397,6 @@ static bool list_indexed(const struct vk_view *v, const struct vk_cond_list *l)
 
 bool vk_filter_indexed(const struct vk_view *v, const struct vk_filter *f)
 {
-	return f && list_indexed(v, &f->must) && list_indexed(v, &f->must_not) && list_indexed(v, &f->should) &&
-	       list_indexed(v, &f->min_should);
+	return f && list_indexed(v, &f->must) && list_indexed(v, &f->must_not) &&
+	       list_indexed(v, &f->should) && list_indexed(v, &f->min_should);
 }

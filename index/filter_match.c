@@ -1,4 +1,5 @@
-/* The meaning of filters: one point against the tree. Everything else in index/filter*.c must agree with this file. */
+/* The meaning of filters: one point against the tree. Everything else in index/filter*.c must agree with this
+ * file. */
 #include <stdlib.h>
 
 #include "index/field_read.h"
@@ -66,7 +67,8 @@ bool vk_cond_text(const struct vk_cond *c, struct vk_bytes text)
 	case VK_C_TEXT: return vk_words_all(&c->words, text);
 	case VK_C_TEXT_ANY: return vk_words_any(&c->words, text);
 	case VK_C_PHRASE: return vk_words_phrase(&c->words, text);
-	case VK_C_PREFIX: return text.n >= c->text.n && (c->text.n == 0 || memcmp(text.p, c->text.p, c->text.n) == 0);
+	case VK_C_PREFIX:
+		return text.n >= c->text.n && (c->text.n == 0 || memcmp(text.p, c->text.p, c->text.n) == 0);
 	case VK_C_SUBSTRING: return holds_text(text, c->text);
 	default: return false;
 	}
@@ -141,10 +143,7 @@ static bool any_value(const struct vk_cond *c, const vk_jv *payload)
 	return s.found;
 }
 
-static bool is_array(const vk_jv *v)
-{
-	return vk_jv_type(v) == VK_J_ARRAY || vk_jv_type(v) == VK_J_NUMBERS;
-}
+static bool is_array(const vk_jv *v) { return vk_jv_type(v) == VK_J_ARRAY || vk_jv_type(v) == VK_J_NUMBERS; }
 
 static bool seek_filled(void *arg, const vk_jv *v)
 {
@@ -201,15 +200,13 @@ static bool values_count(const struct vk_cond *c, const vk_jv *payload)
 static bool seek_element(void *arg, const vk_jv *v)
 {
 	struct seek *s = arg;
-	struct vk_filter_point p = {.payload = v}; /* no point: has_id, has_vector and slice never hold in here */
+	struct vk_filter_point p = {.payload =
+					v}; /* no point: has_id, has_vector and slice never hold in here */
 	if (vk_jv_type(v) == VK_J_OBJECT) s->found = vk_filter_match(s->c->filter, &p);
 	return !s->found;
 }
 
-static bool seek_elements(void *arg, const vk_jv *v)
-{
-	return vk_jv_each(v, seek_element, arg);
-}
+static bool seek_elements(void *arg, const vk_jv *v) { return vk_jv_each(v, seek_element, arg); }
 
 /* The items of arrays alone: a plain object is no element. */
 static bool nested(const struct vk_cond *c, const vk_jv *payload)
@@ -234,10 +231,7 @@ bool vk_cond_has_id(const struct vk_cond *c, struct vk_bytes key)
 	return false;
 }
 
-static uint64_t rotate(uint64_t v, int n)
-{
-	return v << n | v >> (64 - n);
-}
+static uint64_t rotate(uint64_t v, int n) { return v << n | v >> (64 - n); }
 
 static void sip_round(uint64_t v[4])
 {

@@ -1,12 +1,13 @@
 /*
  * One condition by its index: which points surely match (low), and which may (high).
  *
- * An index holds the values of its own type. A value of another type puts the point among `other`, so an answer stays exact over
- * mixed payloads: what `other` holds is looked at in the payload, and that set is mostly empty. The same with long keywords,
- * which are found by hash, and with the rim of a geo shape: candidates, not answers.
+ * An index holds the values of its own type. A value of another type puts the point among `other`, so an
+ * answer stays exact over mixed payloads: what `other` holds is looked at in the payload, and that set is
+ * mostly empty. The same with long keywords, which are found by hash, and with the rim of a geo shape:
+ * candidates, not answers.
  *
- * Not taken: a bitmap per comparison (range-encoded slices). It makes ranges over numbers with millions of different values
- * cheaper, and each write touches 64 bitmaps.
+ * Not taken: a bitmap per comparison (range-encoded slices). It makes ranges over numbers with millions of
+ * different values cheaper, and each write touches 64 bitmaps.
  */
 #include "index/filter_plan.h"
 
@@ -120,23 +121,27 @@ static void plan_match(struct plan *p)
 	if (elsewhere) take_kind(p, p->maybe, VK_FK_OTHER);
 }
 
-/* Points of `any` without a value of the list match; those with one may have another one, if they have several. */
+/* Points of `any` without a value of the list match; those with one may have another one, if they have
+ * several, and a long keyword is only found by its hash. */
 static void except_indexed(struct plan *p)
 {
-	struct vk_bitmap *in = vk_bitmap_new(), *multi = vk_bitmap_new();
-	struct plan match = {.v = p->v, .c = p->c, .f = p->f, .sure = in, .maybe = in};
-	if (!in || !multi) p->st = VK_E_NOMEM;
+	struct vk_bitmap *in = vk_bitmap_new(), *hashed = vk_bitmap_new(), *multi = vk_bitmap_new();
+	struct plan match = {.v = p->v, .c = p->c, .f = p->f, .sure = in, .maybe = hashed};
+	if (!in || !hashed || !multi) p->st = VK_E_NOMEM;
 	if (!p->st) plan_match(&match);
 	if (!p->st) p->st = match.st;
 	take_kind(p, p->sure, VK_FK_ANY);
 	if (!p->st) take_kind(p, multi, VK_FK_MULTI);
 	if (!p->st) {
 		vk_bitmap_andnot(p->sure, in);
+		vk_bitmap_andnot(p->sure, hashed);
 		vk_bitmap_and(in, multi);
 		vk_bitmap_or(p->maybe, in);
+		vk_bitmap_or(p->maybe, hashed);
 	}
 	take_kind(p, p->sure, VK_FK_OTHER); /* a value of another type is not in the list */
 	vk_bitmap_free(in);
+	vk_bitmap_free(hashed);
 	vk_bitmap_free(multi);
 }
 
@@ -144,9 +149,12 @@ static void plan_except(struct plan *p)
 {
 	const struct vk_value_list *l = &p->c->list;
 	enum vk_field_type t = p->f->type;
-	bool text = t == VK_FIELD_KEYWORD || t == VK_FIELD_TEXT || t == VK_FIELD_UUID || t == VK_FIELD_DATETIME;
+	bool text =
+	    t == VK_FIELD_KEYWORD || t == VK_FIELD_TEXT || t == VK_FIELD_UUID || t == VK_FIELD_DATETIME;
 	bool number = t == VK_FIELD_INTEGER || t == VK_FIELD_FLOAT;
-	bool foreign = text ? !l->str_n : number ? !l->i64_n : true; /* no value of this type can be in the list */
+	bool foreign = text	? !l->str_n
+		       : number ? !l->i64_n
+				: true; /* no value of this type can be in the list */
 	if ((t == VK_FIELD_KEYWORD && !l->i64_n) || (t == VK_FIELD_INTEGER && !l->str_n)) {
 		except_indexed(p);
 		return;
@@ -181,7 +189,8 @@ static bool walk_text(void *arg, const struct vk_field_key_parts *k, struct vk_b
 {
 	struct plan *p = arg;
 	struct vk_bytes text = vk_fv_read_keyword(k->value), prefix = p->c->text;
-	bool past = p->c->kind == VK_C_PREFIX && memcmp(text.p, prefix.p, text.n < prefix.n ? text.n : prefix.n) > 0;
+	bool past =
+	    p->c->kind == VK_C_PREFIX && memcmp(text.p, prefix.p, text.n < prefix.n ? text.n : prefix.n) > 0;
 	if (past) return false;
 	if (vk_cond_text(p->c, text)) vk_gather_chunk(p->gather_sure, k->chunk, chunk);
 	return !p->gather_sure->st;
@@ -237,7 +246,9 @@ static void plan_time(struct plan *p)
 	const struct vk_time_bounds *r = &p->c->time;
 	struct vk_fv from = {0};
 	if (p->f->type == VK_FIELD_DATETIME) {
-		int64_t low = r->has_gt && r->has_gte ? (r->gt > r->gte ? r->gt : r->gte) : r->has_gt ? r->gt : r->gte;
+		int64_t low = r->has_gt && r->has_gte ? (r->gt > r->gte ? r->gt : r->gte)
+			      : r->has_gt	      ? r->gt
+						      : r->gte;
 		if (r->has_gt || r->has_gte) vk_fv_i64(&from, low);
 		walk(p, VK_FK_I64, vk_fv_bytes(&from), walk_time);
 		return;
@@ -352,11 +363,24 @@ static void plan_vector(struct plan *p)
 }
 
 static void (*const planners[])(struct plan *p) = {
-	[VK_C_MATCH] = plan_match, [VK_C_EXCEPT] = plan_except, [VK_C_TEXT] = plan_text, [VK_C_TEXT_ANY] = plan_text,
-	[VK_C_PHRASE] = plan_text, [VK_C_PREFIX] = plan_text, [VK_C_SUBSTRING] = plan_text, [VK_C_RANGE] = plan_range,
-	[VK_C_TIME] = plan_time, [VK_C_GEO] = plan_geo, [VK_C_VALUES_COUNT] = plan_count, [VK_C_EMPTY] = plan_empty,
-	[VK_C_NULL] = plan_null, [VK_C_NESTED] = NULL, [VK_C_ID] = plan_ids, [VK_C_VECTOR] = plan_vector,
-	[VK_C_SLICE] = NULL, [VK_C_FILTER] = NULL,
+    [VK_C_MATCH] = plan_match,
+    [VK_C_EXCEPT] = plan_except,
+    [VK_C_TEXT] = plan_text,
+    [VK_C_TEXT_ANY] = plan_text,
+    [VK_C_PHRASE] = plan_text,
+    [VK_C_PREFIX] = plan_text,
+    [VK_C_SUBSTRING] = plan_text,
+    [VK_C_RANGE] = plan_range,
+    [VK_C_TIME] = plan_time,
+    [VK_C_GEO] = plan_geo,
+    [VK_C_VALUES_COUNT] = plan_count,
+    [VK_C_EMPTY] = plan_empty,
+    [VK_C_NULL] = plan_null,
+    [VK_C_NESTED] = NULL,
+    [VK_C_ID] = plan_ids,
+    [VK_C_VECTOR] = plan_vector,
+    [VK_C_SLICE] = NULL,
+    [VK_C_FILTER] = NULL,
 };
 
 static enum vk_status run(struct plan *p)
@@ -369,7 +393,8 @@ static enum vk_status run(struct plan *p)
 	return p->st ? p->st : st_sure ? st_sure : st_maybe;
 }
 
-enum vk_status vk_plan_cond(struct vk_view *v, const struct vk_bitmap *live, const struct vk_cond *c, struct vk_span *out)
+enum vk_status vk_plan_cond(struct vk_view *v, const struct vk_bitmap *live, const struct vk_cond *c,
+			    struct vk_span *out)
 {
 	struct plan p = {.v = v, .live = live, .c = c, .f = vk_plan_field(v, c)};
 	*out = (struct vk_span){0};

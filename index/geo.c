@@ -7,7 +7,8 @@
 
 #define EARTH_RADIUS_M 6371008.8
 #define RADIANS (M_PI / 180)
-/* How far a point may be from its cell's centre, with room for rounding. Haversine loses most near the antipode. */
+/* How far a point may be from its cell's centre, with room for rounding. Haversine loses most near the
+ * antipode. */
 #define CELL_SLACK 1e-7
 #define DISTANCE_SLACK_M 1.0
 
@@ -33,7 +34,8 @@ static int ring_side(const struct vk_geo_ring *r, struct vk_geo_point p)
 	for (size_t i = 1; i < r->n; i++) {
 		struct vk_geo_point a = r->point[i], b = r->point[i - 1];
 		double cross = p.lon * (a.lat - b.lat) + a.lon * (b.lat - p.lat) + b.lon * (p.lat - a.lat);
-		if (cross == 0 && (a.lat - p.lat) * (b.lat - p.lat) <= 0 && (a.lon - p.lon) * (b.lon - p.lon) <= 0)
+		if (cross == 0 && (a.lat - p.lat) * (b.lat - p.lat) <= 0 &&
+		    (a.lon - p.lon) * (b.lon - p.lon) <= 0)
 			return -1;
 		if ((a.lon > p.lon) != (b.lon > p.lon) &&
 		    p.lat < (b.lat - a.lat) * (p.lon - a.lon) / (b.lon - a.lon) + a.lat)
@@ -66,29 +68,34 @@ static int corners(const struct vk_geo *g, struct vk_geo_point p)
 {
 	int n = 0;
 	for (int i = 0; i < 4; i++) {
-		struct vk_geo_point c = {p.lat + (i & 1 ? CELL_SLACK : -CELL_SLACK), p.lon + (i & 2 ? CELL_SLACK : -CELL_SLACK)};
+		struct vk_geo_point c = {p.lat + (i & 1 ? CELL_SLACK : -CELL_SLACK),
+					 p.lon + (i & 2 ? CELL_SLACK : -CELL_SLACK)};
 		n += box_holds(g, c);
 	}
 	return n;
 }
 
-/* A box that is wider than a cell holds all of it when it holds the corners, and none when it holds none and is no
- * thinner than the slack. */
+/* A box that is wider than a cell holds all of it when it holds the corners, and none when it holds none and
+ * is no thinner than the slack. */
 static bool box_is_thin(const struct vk_geo *g)
 {
 	double width = g->bottom_right.lon - g->top_left.lon;
 	if (width < 0) width += 360;
-	return width < 4 * CELL_SLACK || width > 360 - 4 * CELL_SLACK || g->top_left.lat - g->bottom_right.lat < 4 * CELL_SLACK;
+	return width < 4 * CELL_SLACK || width > 360 - 4 * CELL_SLACK ||
+	       g->top_left.lat - g->bottom_right.lat < 4 * CELL_SLACK;
 }
 
 enum vk_geo_verdict vk_geo_cell(const struct vk_geo *g, uint64_t code)
 {
 	uint32_t lat, lon;
 	vk_geo_unmorton(code, &lat, &lon);
-	struct vk_geo_point p = {(lat + 0.5) / VK_GEO_CELLS * 180 - 90, (lon + 0.5) / VK_GEO_CELLS * 360 - 180};
+	struct vk_geo_point p = {(lat + 0.5) / VK_GEO_CELLS * 180 - 90,
+				 (lon + 0.5) / VK_GEO_CELLS * 360 - 180};
 	if (g->shape == VK_GEO_RADIUS) {
 		double d = vk_geo_distance_m(p, g->center);
-		return d + DISTANCE_SLACK_M < g->radius_m ? VK_GEO_ALL : d - DISTANCE_SLACK_M >= g->radius_m ? VK_GEO_NONE : VK_GEO_SOME;
+		return d + DISTANCE_SLACK_M < g->radius_m    ? VK_GEO_ALL
+		       : d - DISTANCE_SLACK_M >= g->radius_m ? VK_GEO_NONE
+							     : VK_GEO_SOME;
 	}
 	if (g->shape == VK_GEO_POLYGON || box_is_thin(g)) return VK_GEO_SOME;
 	int n = corners(g, p);
@@ -201,13 +208,16 @@ size_t vk_geo_cover(const struct vk_geo *g, struct vk_geo_range out[VK_GEO_RANGE
 	size_t rects_n = rects_of(g, rects), n = 0;
 	for (size_t i = 0; i < rects_n; i++) {
 		struct rect *r = &rects[i];
-		if (!(r->south <= r->north) || r->north < -90 || r->south > 90 || !(r->west <= r->east)) continue;
-		struct cells c = {vk_geo_lat_cell(r->south), vk_geo_lat_cell(r->north), vk_geo_lon_cell(r->west), vk_geo_lon_cell(r->east)};
+		if (!(r->south <= r->north) || r->north < -90 || r->south > 90 || !(r->west <= r->east))
+			continue;
+		struct cells c = {vk_geo_lat_cell(r->south), vk_geo_lat_cell(r->north),
+				  vk_geo_lon_cell(r->west), vk_geo_lon_cell(r->east)};
 		unsigned bits = square_bits(&c);
 		uint64_t size = bits == 32 ? UINT64_MAX : ((uint64_t)1 << 2 * bits) - 1;
 		for (uint64_t lat = c.south >> bits; lat <= c.north >> bits; lat++)
 			for (uint64_t lon = c.west >> bits; lon <= c.east >> bits; lon++) {
-				uint64_t first = vk_geo_morton((uint32_t)(lat << bits), (uint32_t)(lon << bits));
+				uint64_t first =
+				    vk_geo_morton((uint32_t)(lat << bits), (uint32_t)(lon << bits));
 				insert_range(out, &n, (struct vk_geo_range){first, first + size});
 			}
 	}

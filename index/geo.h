@@ -1,7 +1,8 @@
 /*
- * Places on earth: what a geo condition holds, exactly as Qdrant measures it (haversine over a sphere of 6371008.8 m; edges of
- * boxes and polygons are outside; a box whose left is past its right crosses the antimeridian), and how to find it in a
- * table that is ordered by Morton code. Degrees and metres. Any thread.
+ * Places on earth: what a geo condition holds, exactly as Qdrant measures it (haversine over a sphere of
+ * 6371008.8 m; edges of boxes and polygons are outside; a box whose left is past its right crosses the
+ * antimeridian), and how to find it in a table that is ordered by Morton code. Degrees and metres. Any
+ * thread.
  */
 #ifndef VK_INDEX_GEO_H
 #define VK_INDEX_GEO_H
@@ -21,7 +22,7 @@ enum vk_geo_shape { VK_GEO_BOX, VK_GEO_RADIUS, VK_GEO_POLYGON };
 struct vk_geo {
 	enum vk_geo_shape shape;
 	struct vk_geo_point top_left, bottom_right; /* BOX */
-	struct vk_geo_point center;                 /* RADIUS */
+	struct vk_geo_point center;		    /* RADIUS */
 	double radius_m;
 	struct vk_geo_ring *ring; /* POLYGON: the first is the outer one, the others are holes */
 	size_t ring_n;

@@ -1,15 +1,15 @@
 /*
- * Words: split and compared on the fly. A query's words are lower-cased once; a text's words are compared character by character
- * without a copy, as texts are long and queries short.
+ * Words: split and compared on the fly. A query's words are lower-cased once; a text's words are compared
+ * character by character without a copy, as texts are long and queries short.
  */
 #include "index/words.h"
 
 #include "base/utf8.h"
 #include "index/words_table.h"
 
-#define SIGMA 0x3a3u       /* at a word's end it becomes the final one */
+#define SIGMA 0x3a3u /* at a word's end it becomes the final one */
 #define SIGMA_FINAL 0x3c2u
-#define DOTTED_I 0x130u    /* becomes i and a dot above */
+#define DOTTED_I 0x130u /* becomes i and a dot above */
 
 static bool in_word_past_ascii(uint32_t cp)
 {

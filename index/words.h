@@ -1,6 +1,7 @@
 /*
- * Words of a text as Qdrant's default tokenizer has them: runs of letters and numbers, in lower case. For match text, text_any
- * and phrase (unindexed fields: qdrant 1.19.1 and later compare words there, not substrings).
+ * Words of a text as Qdrant's default tokenizer has them: runs of letters and numbers, in lower case. For
+ * match text, text_any and phrase (unindexed fields: qdrant 1.19.1 and later compare words there, not
+ * substrings).
  */
 #ifndef VK_INDEX_WORDS_H
 #define VK_INDEX_WORDS_H

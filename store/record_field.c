@@ -13,10 +13,7 @@ static void put_u16be(uint8_t *p, uint16_t v)
 	p[1] = (uint8_t)v;
 }
 
-static uint16_t get_u16be(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
+static uint16_t get_u16be(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 
 void vk_field_key_head(struct vk_field_key *k, uint16_t field, uint8_t kind)
 {
@@ -25,7 +22,8 @@ void vk_field_key_head(struct vk_field_key *k, uint16_t field, uint8_t kind)
 	k->n = VK_FIELD_KEY_HEAD;
 }
 
-void vk_field_key_make(struct vk_field_key *k, uint16_t field, uint8_t kind, struct vk_bytes value, uint16_t chunk)
+void vk_field_key_make(struct vk_field_key *k, uint16_t field, uint8_t kind, struct vk_bytes value,
+		       uint16_t chunk)
 {
 	assert(value.n <= VK_FV_MAX);
 	vk_field_key_head(k, field, kind);
@@ -59,8 +57,11 @@ bool vk_field_key_read(struct vk_bytes key, struct vk_field_key_parts *out)
 {
 	if (key.n < VK_FIELD_KEY_HEAD + 2) return false;
 	const uint8_t *p = (const uint8_t *)key.p;
-	*out = (struct vk_field_key_parts){.field = get_u16be(p), .kind = p[2], .chunk = get_u16be(p + key.n - 2),
-					   .value = {key.p + VK_FIELD_KEY_HEAD, key.n - VK_FIELD_KEY_HEAD - 2}};
+	*out =
+	    (struct vk_field_key_parts){.field = get_u16be(p),
+					.kind = p[2],
+					.chunk = get_u16be(p + key.n - 2),
+					.value = {key.p + VK_FIELD_KEY_HEAD, key.n - VK_FIELD_KEY_HEAD - 2}};
 	return value_fits(out->kind, out->value);
 }
 
@@ -80,10 +81,7 @@ void vk_fv_keyword(struct vk_fv *v, struct vk_bytes text)
 	memcpy(v->b, digest, 16);
 }
 
-struct vk_bytes vk_fv_read_keyword(struct vk_bytes value)
-{
-	return (struct vk_bytes){value.p, value.n - 1};
-}
+struct vk_bytes vk_fv_read_keyword(struct vk_bytes value) { return (struct vk_bytes){value.p, value.n - 1}; }
 
 void vk_fv_i64(struct vk_fv *v, int64_t i)
 {
@@ -137,15 +135,9 @@ static uint32_t cell(double x, double low, double width)
 	return c <= 0 ? 0 : c >= VK_GEO_CELLS - 1 ? UINT32_MAX : (uint32_t)c;
 }
 
-uint32_t vk_geo_lon_cell(double lon)
-{
-	return cell(lon, -180, 360);
-}
+uint32_t vk_geo_lon_cell(double lon) { return cell(lon, -180, 360); }
 
-uint32_t vk_geo_lat_cell(double lat)
-{
-	return cell(lat, -90, 180);
-}
+uint32_t vk_geo_lat_cell(double lat) { return cell(lat, -90, 180); }
 
 static uint64_t spread(uint32_t x) /* bit i to bit 2i */
 {

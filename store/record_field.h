@@ -1,5 +1,6 @@
 /*
- * Layout of table `field`: which slots hold what, per indexed payload field. All integers are BE, so that memcmp is order.
+ * Layout of table `field`: which slots hold what, per indexed payload field. All integers are BE, so that
+ * memcmp is order.
  *
  * Key, version 1
  *   off size
@@ -8,15 +9,13 @@
  *     3   n  value, by kind:
  *              live any null exists other multi   nothing
  *              set            set u32
- *              keyword        1..200 bytes of UTF-8 (an empty one too) and a 0, which no keyword holds: so none is another's beginning
- *              keyword_hash   16: the first half of SHA-256 of a longer keyword
- *              i64            8: with the sign bit turned over (integers; datetimes in microseconds)
- *              f64            8: IEEE bits, the sign bit turned over, all bits of negative ones; -0 is 0
- *              bool           1: 0 or 1
- *              uuid           16
- *              geo            8: Morton code, bit 63 is the top bit of longitude, 62 of latitude, and so on, of 32-bit cells
- *   3+n   2  chunk u16: slot >> 16
- * Value: the chunk's slots as one container of the portable roaring format (index/bitmap.h). An empty chunk has no entry.
+ *              keyword        1..200 bytes of UTF-8 (an empty one too) and a 0, which no keyword holds: so
+ * none is another's beginning keyword_hash   16: the first half of SHA-256 of a longer keyword i64 8: with
+ * the sign bit turned over (integers; datetimes in microseconds) f64            8: IEEE bits, the sign bit
+ * turned over, all bits of negative ones; -0 is 0 bool           1: 0 or 1 uuid           16 geo 8: Morton
+ * code, bit 63 is the top bit of longitude, 62 of latitude, and so on, of 32-bit cells 3+n   2  chunk u16:
+ * slot >> 16 Value: the chunk's slots as one container of the portable roaring format (index/bitmap.h). An
+ * empty chunk has no entry.
  */
 #ifndef VK_STORE_RECORD_FIELD_H
 #define VK_STORE_RECORD_FIELD_H
@@ -27,13 +26,13 @@
 #include "base/bytes.h"
 
 enum vk_field_kind {
-	VK_FK_LIVE = 1,  /* field 0: all live slots */
-	VK_FK_SET = 2,   /* field 0: slots that have a row in this vector set */
-	VK_FK_ANY = 3,   /* has a value of the field's type */
-	VK_FK_NULL = 4,  /* has a null, or an array with a null */
+	VK_FK_LIVE = 1,	  /* field 0: all live slots */
+	VK_FK_SET = 2,	  /* field 0: slots that have a row in this vector set */
+	VK_FK_ANY = 3,	  /* has a value of the field's type */
+	VK_FK_NULL = 4,	  /* has a null, or an array with a null */
 	VK_FK_EXISTS = 5, /* has something other than null and [] */
-	VK_FK_OTHER = 6, /* has a value (not null) that the index does not hold: another type */
-	VK_FK_MULTI = 7, /* has two or more different values of the field's type */
+	VK_FK_OTHER = 6,  /* has a value (not null) that the index does not hold: another type */
+	VK_FK_MULTI = 7,  /* has two or more different values of the field's type */
 	VK_FK_KEYWORD = 16,
 	VK_FK_KEYWORD_HASH = 17,
 	VK_FK_I64 = 18,
@@ -58,7 +57,8 @@ struct vk_field_key_parts {
 	struct vk_bytes value; /* into the key */
 	uint16_t chunk;
 };
-void vk_field_key_make(struct vk_field_key *k, uint16_t field, uint8_t kind, struct vk_bytes value, uint16_t chunk);
+void vk_field_key_make(struct vk_field_key *k, uint16_t field, uint8_t kind, struct vk_bytes value,
+		       uint16_t chunk);
 /* Field and kind alone: where their entries begin. */
 void vk_field_key_head(struct vk_field_key *k, uint16_t field, uint8_t kind);
 /* False when the length does not fit the kind. */

@@ -1,6 +1,7 @@
 /*
- * Random payloads and filters that fit each other: few values, so that conditions hit; now and then a value of the wrong
- * type, a null, an empty or nested array, so that indexes meet what they do not hold. From a state alone: a printed seed replays.
+ * Random payloads and filters that fit each other: few values, so that conditions hit; now and then a value
+ * of the wrong type, a null, an empty or nested array, so that indexes meet what they do not hold. From a
+ * state alone: a printed seed replays.
  */
 #ifndef VK_TESTS_INDEX_GEN_H
 #define VK_TESTS_INDEX_GEN_H
@@ -15,55 +16,78 @@
 static const struct gen_field {
 	const char *path, *type;
 } gen_fields[] = {
-	{"city", "keyword"}, {"tags", "keyword"}, {"long", "keyword"}, {"n", "integer"}, {"price", "float"}, {"ok", "bool"},
-	{"at", "datetime"}, {"uid", "uuid"}, {"loc", "geo"}, {"body", "text"}, {"items[].kind", "keyword"}, {"items[].qty", "integer"},
-	{"a.b", "float"},
+    {"city", "keyword"}, {"tags", "keyword"}, {"long", "keyword"},	   {"n", "integer"},
+    {"price", "float"},	 {"ok", "bool"},      {"at", "datetime"},	   {"uid", "uuid"},
+    {"loc", "geo"},	 {"body", "text"},    {"items[].kind", "keyword"}, {"items[].qty", "integer"},
+    {"a.b", "float"},
 };
 #define GEN_FIELDS (sizeof gen_fields / sizeof gen_fields[0])
 
-static inline unsigned gen_below(uint64_t *rng, unsigned n)
-{
-	return (unsigned)(vk_rng(rng) % n);
-}
+static inline unsigned gen_below(uint64_t *rng, unsigned n) { return (unsigned)(vk_rng(rng) % n); }
 
 static inline const char *gen_city(uint64_t *rng)
 {
-	static const char *const v[] = {"Berlin", "berlin", "Bern", "", "London", "Łódź", "ÖREBRO", "New York", "a\"b\\c", "1"};
+	static const char *const v[] = {"Berlin", "berlin", "Bern",	"",	   "London",
+					"Łódź",	  "ÖREBRO", "New York", "a\"b\\c", "1"};
 	return v[gen_below(rng, 10)];
 }
 
 static inline const char *gen_text(uint64_t *rng)
 {
-	static const char *const v[] = {"the good cheap Hardware", "goodness, only", "Good-bye; cheap!", "ΟΔΟΣ και ÉCOLE", "école 42",
-					"x_y under_score", "", "  ", "cheap good", "naïve café 3.14", "GOOD hardware the"};
+	static const char *const v[] = {"the good cheap Hardware",
+					"goodness, only",
+					"Good-bye; cheap!",
+					"ΟΔΟΣ και ÉCOLE",
+					"école 42",
+					"x_y under_score",
+					"",
+					"  ",
+					"cheap good",
+					"naïve café 3.14",
+					"GOOD hardware the"};
 	return v[gen_below(rng, 11)];
 }
 
 static inline const char *gen_query_text(uint64_t *rng)
 {
-	static const char *const v[] = {"good", "cheap good", "Hardware", "école", "οδος", "score", "", "good cheap", "3", "hard", "the only", "!"};
+	static const char *const v[] = {"good", "cheap good", "Hardware", "école", "οδος",     "score",
+					"",	"good cheap", "3",	  "hard",  "the only", "!"};
 	return v[gen_below(rng, 12)];
 }
 
 static inline const char *gen_time(uint64_t *rng)
 {
-	static const char *const v[] = {"2024-01-01", "2024-01-01T00:00:00Z", "2024-01-01 00:00:00.000001", "2024-06-15T12:30:00+02:00",
-					"2024-06-15T10:30:00Z", "2023-12-31T23:59:59.999999Z", "1969-07-20T20:17:40Z", "2024-02-30",
-					"not a time", "2024-06-15 12", "2024-06-15T10:30", "2024-06-15T12:30:00.123456789 +0200"};
+	static const char *const v[] = {"2024-01-01",
+					"2024-01-01T00:00:00Z",
+					"2024-01-01 00:00:00.000001",
+					"2024-06-15T12:30:00+02:00",
+					"2024-06-15T10:30:00Z",
+					"2023-12-31T23:59:59.999999Z",
+					"1969-07-20T20:17:40Z",
+					"2024-02-30",
+					"not a time",
+					"2024-06-15 12",
+					"2024-06-15T10:30",
+					"2024-06-15T12:30:00.123456789 +0200"};
 	return v[gen_below(rng, 12)];
 }
 
 static inline const char *gen_good_time(uint64_t *rng)
 {
-	static const char *const v[] = {"2024-01-01", "2024-01-01T00:00:00Z", "2024-06-15T12:30:00+02:00", "2023-12-31T23:59:59.999999Z",
-					"1969-07-20T20:17:40Z", "2024-06-15T10:30:00Z"};
+	static const char *const v[] = {"2024-01-01",
+					"2024-01-01T00:00:00Z",
+					"2024-06-15T12:30:00+02:00",
+					"2023-12-31T23:59:59.999999Z",
+					"1969-07-20T20:17:40Z",
+					"2024-06-15T10:30:00Z"};
 	return v[gen_below(rng, 6)];
 }
 
 static inline const char *gen_uuid(uint64_t *rng)
 {
-	static const char *const v[] = {"550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000",
-					"550e8400e29b41d4a716446655440000", "00000000-0000-0000-0000-000000000001", "no uuid"};
+	static const char *const v[] = {
+	    "550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000",
+	    "550e8400e29b41d4a716446655440000", "00000000-0000-0000-0000-000000000001", "no uuid"};
 	return v[gen_below(rng, 5)];
 }
 
@@ -90,7 +114,8 @@ static inline int64_t gen_integer(uint64_t *rng)
 
 static inline void gen_point(struct vk_jw *w, uint64_t *rng)
 {
-	static const double lat[] = {52.52, 52.5201, 51.5074, 0, 90, -90, -17.7, 48.1}, lon[] = {13.405, 13.41, -0.1278, 180, -180, 179.9, -179.9, 11.6};
+	static const double lat[] = {52.52, 52.5201, 51.5074, 0, 90, -90, -17.7, 48.1},
+			    lon[] = {13.405, 13.41, -0.1278, 180, -180, 179.9, -179.9, 11.6};
 	unsigned i = gen_below(rng, 8), j = gen_below(rng, 3) ? i : gen_below(rng, 8);
 	vk_jw_object(w);
 	vk_jw_kf(w, "lat", lat[i]);
@@ -115,9 +140,16 @@ static inline void gen_odd_value(struct vk_jw *w, uint64_t *rng, unsigned field)
 	unsigned n;
 	switch (gen_below(rng, 8)) {
 	case 0: vk_jw_null(w); break;
-	case 1: vk_jw_array(w); vk_jw_array_end(w); break;
+	case 1:
+		vk_jw_array(w);
+		vk_jw_array_end(w);
+		break;
 	case 2: vk_jw_bool(w, gen_below(rng, 2)); break;
-	case 3: vk_jw_object(w); vk_jw_ki(w, "b", gen_integer(rng)); vk_jw_object_end(w); break;
+	case 3:
+		vk_jw_object(w);
+		vk_jw_ki(w, "b", gen_integer(rng));
+		vk_jw_object_end(w);
+		break;
 	case 4: vk_jw_f64(w, gen_number(rng)); break;
 	case 5: vk_jw_raw(w, VK_LIT("1.0")); break;
 	case 6: /* nested arrays and nulls inside */
@@ -218,7 +250,8 @@ static inline void gen_payload(struct vk_buf *b, uint64_t *rng)
 
 static inline const char *gen_path(uint64_t *rng)
 {
-	static const char *const odd[] = {"missing", "tags[]", "tags[0]", "n[1]", "a", "items", "items[0].kind", "price[]", "\"city\"", "loc.lat"};
+	static const char *const odd[] = {"missing", "tags[]",	      "tags[0]", "n[1]",     "a",
+					  "items",   "items[0].kind", "price[]", "\"city\"", "loc.lat"};
 	if (gen_below(rng, 8) == 0) return odd[gen_below(rng, 10)];
 	return gen_fields[gen_below(rng, GEN_FIELDS)].path;
 }
@@ -268,14 +301,18 @@ static inline void gen_match(struct vk_jw *w, uint64_t *rng)
 		vk_jw_array_end(w);
 	} else {
 		const char *word = words[gen_below(rng, 4)];
-		vk_jw_kv(w, word, word[1] == 'r' || gen_below(rng, 5) == 0 ? (gen_below(rng, 2) ? "Ber" : gen_city(rng)) : gen_query_text(rng));
+		vk_jw_kv(w, word,
+			 word[1] == 'r' || gen_below(rng, 5) == 0
+			     ? (gen_below(rng, 2) ? "Ber" : gen_city(rng))
+			     : gen_query_text(rng));
 	}
 	vk_jw_object_end(w);
 }
 
 static inline void gen_geo(struct vk_jw *w, uint64_t *rng)
 {
-	static const double lat[] = {53, 52.52, 10, 90, 0, -17}, lon[] = {13, -10, 179, -179.5, 13.4051, -180};
+	static const double lat[] = {53, 52.52, 10, 90, 0, -17},
+			    lon[] = {13, -10, 179, -179.5, 13.4051, -180};
 	unsigned kind = gen_below(rng, 3);
 	if (kind == 0) {
 		vk_jw_key(w, "geo_radius");
@@ -290,7 +327,8 @@ static inline void gen_geo(struct vk_jw *w, uint64_t *rng)
 		for (int i = 0; i < 2; i++) {
 			vk_jw_key(w, i ? "bottom_right" : "top_left");
 			vk_jw_object(w);
-			vk_jw_kf(w, "lat", i ? lat[gen_below(rng, 6)] - 40 < -90 ? -90 : 20 : lat[gen_below(rng, 6)]);
+			vk_jw_kf(w, "lat",
+				 i ? lat[gen_below(rng, 6)] - 40 < -90 ? -90 : 20 : lat[gen_below(rng, 6)]);
 			vk_jw_kf(w, "lon", lon[gen_below(rng, 6)]);
 			vk_jw_object_end(w);
 		}
@@ -341,7 +379,11 @@ static inline void gen_condition(struct vk_jw *w, uint64_t *rng, unsigned depth,
 	case 17:
 		vk_jw_key(w, "nested");
 		vk_jw_object(w);
-		vk_jw_kv(w, "key", nested ? "kind" : gen_below(rng, 2) ? "items" : gen_below(rng, 2) ? "items[]" : "tags");
+		vk_jw_kv(w, "key",
+			 nested		     ? "kind"
+			 : gen_below(rng, 2) ? "items"
+			 : gen_below(rng, 2) ? "items[]"
+					     : "tags");
 		vk_jw_key(w, "filter");
 		gen_filter_in(w, rng, depth - 1, true);
 		vk_jw_object_end(w);

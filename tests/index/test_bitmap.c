@@ -1,7 +1,7 @@
 /*
- * Goal: a bitmap is a set of u32 and its chunks come back as they went. Method: every operation also on a plain
- * array of bits (4 chunks), over densities that make arrays, bitsets and runs; then chunks with bytes changed, which
- * must be refused or decode to some set, never crash. VK_SEED replays a run.
+ * Goal: a bitmap is a set of u32 and its chunks come back as they went. Method: every operation also on a
+ * plain array of bits (4 chunks), over densities that make arrays, bitsets and runs; then chunks with bytes
+ * changed, which must be refused or decode to some set, never crash. VK_SEED replays a run.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,9 +54,12 @@ static void twin_fill(struct twin *t, uint64_t *rng)
 		unsigned kind = vk_rng(rng) % 6;
 		for (uint32_t i = 0; i < 65536; i++) {
 			uint32_t at = c << 16 | i;
-			bool on = kind == 0 ? vk_rng(rng) % 500 == 0 : kind == 1 ? vk_rng(rng) & 1
-				: kind == 2 ? vk_rng(rng) % 500 != 0 : kind == 3 ? i / 700 % 2
-				: kind == 4 ? i == 12345 : false;
+			bool on = kind == 0   ? vk_rng(rng) % 500 == 0
+				  : kind == 1 ? vk_rng(rng) & 1
+				  : kind == 2 ? vk_rng(rng) % 500 != 0
+				  : kind == 3 ? i / 700 % 2
+				  : kind == 4 ? i == 12345
+					      : false;
 			if (!on) continue;
 			t->bit[at] = 1;
 			vk_bitmap_add(t->b, BASE + at);
@@ -135,8 +138,11 @@ static void roundtrip_chunks(const struct twin *t)
 		assert_int_equal(buf.n > 0, any);
 		assert_true(buf.n <= 8192 + 16);
 		if (any) {
-			assert_int_equal(vk_bitmap_or_chunk(again, (uint16_t)(c), vk_buf_bytes(&buf)), VK_E_CORRUPT);
-			assert_int_equal(vk_bitmap_or_chunk(again, (uint16_t)(FIRST_CHUNK + c), vk_buf_bytes(&buf)), VK_OK);
+			assert_int_equal(vk_bitmap_or_chunk(again, (uint16_t)(c), vk_buf_bytes(&buf)),
+					 VK_E_CORRUPT);
+			assert_int_equal(
+			    vk_bitmap_or_chunk(again, (uint16_t)(FIRST_CHUNK + c), vk_buf_bytes(&buf)),
+			    VK_OK);
 			assert_chunk_bytes(t, FIRST_CHUNK + c, vk_buf_bytes(&buf));
 		}
 		vk_buf_free(&buf);
@@ -153,7 +159,8 @@ static void test_bitmap_random_operations_equal_plain_bits(void **state)
 		struct twin a = twin_new(), b = twin_new();
 		twin_fill(&a, &rng);
 		twin_fill(&b, &rng);
-		uint32_t from = (uint32_t)(vk_rng(&rng) % SLOTS), to = from + (uint32_t)(vk_rng(&rng) % (SLOTS - from + 1));
+		uint32_t from = (uint32_t)(vk_rng(&rng) % SLOTS),
+			 to = from + (uint32_t)(vk_rng(&rng) % (SLOTS - from + 1));
 		vk_bitmap_add_range(b.b, BASE + from, BASE + to);
 		memset(b.bit + from, 1, to - from);
 		for (int i = 0; i < 2000; i++) {
@@ -173,11 +180,14 @@ static void test_bitmap_random_operations_equal_plain_bits(void **state)
 		if (op == 2) vk_bitmap_andnot(a.b, b.b);
 		for (uint32_t i = 0; i < SLOTS; i++) {
 			assert_int_equal(vk_bitmap_has(copy, BASE + i), a.bit[i]);
-			a.bit[i] = op == 0 ? a.bit[i] & b.bit[i] : op == 1 ? a.bit[i] | b.bit[i] : a.bit[i] & !b.bit[i];
+			a.bit[i] = op == 0   ? a.bit[i] & b.bit[i]
+				   : op == 1 ? a.bit[i] | b.bit[i]
+					     : a.bit[i] & !b.bit[i];
 		}
 		assert_same(a.b, a.bit);
 		assert_words(a.b, a.bit, 0, SLOTS / 64);
-		assert_words(a.b, a.bit, (uint32_t)(vk_rng(&rng) % (SLOTS / 64)) * 64, 1 + vk_rng(&rng) % 3000);
+		assert_words(a.b, a.bit, (uint32_t)(vk_rng(&rng) % (SLOTS / 64)) * 64,
+			     1 + vk_rng(&rng) % 3000);
 		roundtrip_chunks(&a);
 		roundtrip_chunks(&b);
 		vk_bitmap_free(copy);
@@ -217,8 +227,8 @@ static void test_bitmap_each_and_take_stop_where_asked(void **state)
 	vk_bitmap_free(b);
 }
 
-/* A changed byte may still be a set (another member), but then one that encodes to the same bytes or a canonical
- * form of them; anything else is refused. */
+/* A changed byte may still be a set (another member), but then one that encodes to the same bytes or a
+ * canonical form of them; anything else is refused. */
 static void test_bitmap_changed_chunk_is_refused_or_a_set(void **state)
 {
 	(void)state;
@@ -227,16 +237,18 @@ static void test_bitmap_changed_chunk_is_refused_or_a_set(void **state)
 	for (int round = 0; round < 3000; round++) {
 		struct twin t = twin_new();
 		if (round % 3 == 0) vk_bitmap_add_range(t.b, BASE, BASE + 1 + vk_rng(&rng) % 65536);
-		if (round % 3 == 1) for (int i = 0; i < 20; i++) vk_bitmap_add(t.b, BASE + (uint32_t)(vk_rng(&rng) % 65536));
-		if (round % 3 == 2) for (uint32_t i = 0; i < 65536; i += 3) vk_bitmap_add(t.b, BASE + i);
+		if (round % 3 == 1)
+			for (int i = 0; i < 20; i++)
+				vk_bitmap_add(t.b, BASE + (uint32_t)(vk_rng(&rng) % 65536));
+		if (round % 3 == 2)
+			for (uint32_t i = 0; i < 65536; i += 3) vk_bitmap_add(t.b, BASE + i);
 		struct vk_buf buf;
 		vk_buf_init(&buf, 1 << 20);
 		vk_bitmap_encode_chunk(t.b, FIRST_CHUNK, &buf);
 		size_t n = buf.n;
 		if (vk_rng(&rng) & 1)
 			buf.p[vk_rng(&rng) % (n < 24 ? n : 24)] ^= (char)(1 << vk_rng(&rng) % 8);
-		else
-			n = vk_rng(&rng) % n;
+		else n = vk_rng(&rng) % n;
 		char *exact = malloc(n ? n : 1); /* so that a read past the end is seen */
 		memcpy(exact, buf.p, n);
 		struct vk_bitmap *b = vk_bitmap_new();
@@ -257,9 +269,9 @@ static void test_bitmap_changed_chunk_is_refused_or_a_set(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bitmap_random_operations_equal_plain_bits),
-		cmocka_unit_test(test_bitmap_each_and_take_stop_where_asked),
-		cmocka_unit_test(test_bitmap_changed_chunk_is_refused_or_a_set),
+	    cmocka_unit_test(test_bitmap_random_operations_equal_plain_bits),
+	    cmocka_unit_test(test_bitmap_each_and_take_stop_where_asked),
+	    cmocka_unit_test(test_bitmap_changed_chunk_is_refused_or_a_set),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

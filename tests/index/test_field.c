@@ -1,9 +1,9 @@
 /*
- * Goal: payload indexes hold what payloads say, after any order of writes, across commits and a restart; facets count and
- * ordered walks go through exactly that.
- * Method: random payloads (gen.h) put, changed and deleted in batches on a bare environment, several changes of one slot in one
- * batch, slots in three chunks; a model of payload texts by slot; each kind of key rebuilt from the model and held against the table,
- * entry by entry; facets and walks from the model by brute force. VK_TEST_SEED replays.
+ * Goal: payload indexes hold what payloads say, after any order of writes, across commits and a restart;
+ * facets count and ordered walks go through exactly that. Method: random payloads (gen.h) put, changed and
+ * deleted in batches on a bare environment, several changes of one slot in one batch, slots in three chunks;
+ * a model of payload texts by slot; each kind of key rebuilt from the model and held against the table, entry
+ * by entry; facets and walks from the model by brute force. VK_TEST_SEED replays.
  */
 #include "tests/store/util.h"
 
@@ -14,10 +14,7 @@
 
 #define SLOTS 900 /* spread over chunks */
 
-static uint32_t slot_at(size_t i)
-{
-	return (uint32_t)(i % 3 * 65536 + i * 61 % 65536);
-}
+static uint32_t slot_at(size_t i) { return (uint32_t)(i % 3 * 65536 + i * 61 % 65536); }
 
 struct fix {
 	struct temp dir;
@@ -34,7 +31,8 @@ struct fix {
 static void open_kv(struct fix *f)
 {
 	static const char *const tables[] = VK_TABLE_NAMES;
-	struct vk_kv_opts o = {.map_bytes = 1 << 28, .tables = tables, .tables_n = VK_T_COUNT, .writers = f->writers};
+	struct vk_kv_opts o = {
+	    .map_bytes = 1 << 28, .tables = tables, .tables_n = VK_T_COUNT, .writers = f->writers};
 	struct vk_error err = {0};
 	if (vk_kv_open(f->dir.path, &o, &f->kv, &err)) fail_msg("%s", err.text);
 }
@@ -54,8 +52,10 @@ static void fix_make(struct fix *f, const char *name)
 	assert_int_equal(vk_kv_writers_new(1, &f->writers), VK_OK);
 	open_kv(f);
 	for (size_t i = 0; i < GEN_FIELDS; i++)
-		f->field[i] = (struct vk_field_conf){.path = gen_fields[i].path, .field = (uint16_t)(i + 1),
-						     .type = type_named(gen_fields[i].type), .ready = true};
+		f->field[i] = (struct vk_field_conf){.path = gen_fields[i].path,
+						     .field = (uint16_t)(i + 1),
+						     .type = type_named(gen_fields[i].type),
+						     .ready = true};
 	f->conf.fields = f->field;
 	f->conf.fields_n = GEN_FIELDS;
 }
@@ -158,8 +158,10 @@ static bool expect_whole(void *arg, const vk_jv *v)
 	enum vk_jtype t = vk_jv_type(v);
 	if (t == VK_J_NULL) x->null = true;
 	if (t == VK_J_ARRAY)
-		for (const vk_jv *i = vk_jv_first(v); i; i = vk_jv_next(i)) x->null |= vk_jv_type(i) == VK_J_NULL;
-	x->exists |= t == VK_J_NUMBERS || (t == VK_J_ARRAY && vk_jv_len(v)) || (t != VK_J_NULL && t != VK_J_ARRAY);
+		for (const vk_jv *i = vk_jv_first(v); i; i = vk_jv_next(i))
+			x->null |= vk_jv_type(i) == VK_J_NULL;
+	x->exists |=
+	    t == VK_J_NUMBERS || (t == VK_J_ARRAY && vk_jv_len(v)) || (t != VK_J_NULL && t != VK_J_ARRAY);
 	return true;
 }
 
@@ -357,14 +359,17 @@ static void test_field_facets_count_the_model(void **state)
 			if (in[i]) vk_bitmap_add(b, slot_at(i));
 		}
 		if (type == VK_FIELD_FLOAT || type == VK_FIELD_GEO || type == VK_FIELD_TEXT) {
-			assert_int_equal(vk_field_facet(t, &f.field[field], NULL, stop_at_once, &calls), VK_E_INVALID);
+			assert_int_equal(vk_field_facet(t, &f.field[field], NULL, stop_at_once, &calls),
+					 VK_E_INVALID);
 		} else if (type != VK_FIELD_DATETIME) {
-			struct facet_seen all = {.f = &f, .field = field}, some = {.f = &f, .field = field, .in = in};
+			struct facet_seen all = {.f = &f, .field = field},
+					  some = {.f = &f, .field = field, .in = in};
 			assert_int_equal(vk_field_facet(t, &f.field[field], NULL, check_hit, &all), VK_OK);
 			assert_int_equal(all.hits, count_values(&f, field, NULL));
 			assert_int_equal(vk_field_facet(t, &f.field[field], b, check_hit, &some), VK_OK);
 			assert_int_equal(some.hits, count_values(&f, field, in));
-			assert_int_equal(vk_field_facet(t, &f.field[field], NULL, stop_at_once, &calls), VK_OK);
+			assert_int_equal(vk_field_facet(t, &f.field[field], NULL, stop_at_once, &calls),
+					 VK_OK);
 			assert_int_equal(calls, 1);
 		}
 		uint64_t points, wanted = 0;
@@ -421,7 +426,8 @@ static bool reaches(const struct pair *p, const struct vk_order_value *from, boo
 	return descending ? v <= f : v >= f;
 }
 
-static void assert_walk(struct fix *f, struct vk_kv_txn *t, size_t field, bool descending, const struct vk_order_value *from)
+static void assert_walk(struct fix *f, struct vk_kv_txn *t, size_t field, bool descending,
+			const struct vk_order_value *from)
 {
 	struct walk w = {.is_i64 = f->field[field].type != VK_FIELD_FLOAT, .descending = descending};
 	w.want = malloc(SLOTS * 64 * sizeof *w.want);
@@ -441,7 +447,8 @@ static void assert_walk(struct fix *f, struct vk_kv_txn *t, size_t field, bool d
 	if (w.n > 5) {
 		w.at = 0;
 		w.stop = 5;
-		assert_int_equal(vk_field_order(t, &f->field[field], descending, from, check_step, &w), VK_OK);
+		assert_int_equal(vk_field_order(t, &f->field[field], descending, from, check_step, &w),
+				 VK_OK);
 		assert_int_equal(w.at, 5);
 	}
 	free(w.want);
@@ -459,16 +466,19 @@ static void test_field_order_walks_both_ways_from_anywhere(void **state)
 	for (size_t field = 0; field < GEN_FIELDS; field++) {
 		enum vk_field_type type = f.field[field].type;
 		if (type != VK_FIELD_INTEGER && type != VK_FIELD_FLOAT && type != VK_FIELD_DATETIME) {
-			assert_int_equal(vk_field_order(t, &f.field[field], false, NULL, NULL, &calls), VK_E_INVALID);
+			assert_int_equal(vk_field_order(t, &f.field[field], false, NULL, NULL, &calls),
+					 VK_E_INVALID);
 			continue;
 		}
 		for (int way = 0; way < 2; way++) {
 			assert_walk(&f, t, field, way, NULL);
 			for (int i = 0; i < 12; i++) {
-				struct vk_order_value from = {.is_i64 = i % 2, .i64 = gen_integer(&f.rng), .f64 = gen_number(&f.rng)};
+				struct vk_order_value from = {
+				    .is_i64 = i % 2, .i64 = gen_integer(&f.rng), .f64 = gen_number(&f.rng)};
 				if (type == VK_FIELD_DATETIME) {
 					from.is_i64 = true;
-					assert_true(vk_datetime_parse(vk_bytes_of(gen_good_time(&f.rng)), &from.i64));
+					assert_true(
+					    vk_datetime_parse(vk_bytes_of(gen_good_time(&f.rng)), &from.i64));
 				}
 				assert_walk(&f, t, field, way, &from);
 			}
@@ -479,7 +489,6 @@ static void test_field_order_walks_both_ways_from_anywhere(void **state)
 }
 
 /* --- building and dropping --- */
-
 
 static enum vk_status drop_then_build(void *arg, struct vk_kv_txn *t)
 {
@@ -503,7 +512,8 @@ static enum vk_status drop_then_build(void *arg, struct vk_kv_txn *t)
 		struct vk_arena a;
 		struct vk_json *doc;
 		vk_arena_init(&a, 1 << 24);
-		assert_int_equal(vk_field_batch_one(b, &f->field[0], slot_at(i), parse(&a, f->payload[i], &doc)), VK_OK);
+		assert_int_equal(
+		    vk_field_batch_one(b, &f->field[0], slot_at(i), parse(&a, f->payload[i], &doc)), VK_OK);
 		vk_field_batch_set(b, 7, slot_at(i), f->set[i]);
 		vk_json_free(doc);
 		vk_arena_free(&a);
@@ -526,10 +536,10 @@ static void test_field_dropped_and_built_anew_is_the_same(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_field_batches_equal_the_model_over_a_restart),
-		cmocka_unit_test(test_field_facets_count_the_model),
-		cmocka_unit_test(test_field_order_walks_both_ways_from_anywhere),
-		cmocka_unit_test(test_field_dropped_and_built_anew_is_the_same),
+	    cmocka_unit_test(test_field_batches_equal_the_model_over_a_restart),
+	    cmocka_unit_test(test_field_facets_count_the_model),
+	    cmocka_unit_test(test_field_order_walks_both_ways_from_anywhere),
+	    cmocka_unit_test(test_field_dropped_and_built_anew_is_the_same),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
