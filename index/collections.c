@@ -1,5 +1,6 @@
 /*
- * The registry of collections: names to environments, opened at first use, closed when idle and too many.
+ * The registry of collections: names to environments, opened at first use, closed when idle and too many. The registry
+ * itself opens and closes in collections_open.c.
  *
  * Drop unlinks the files at once though references may be out: an unlinked file lives until it is unmapped, so readers finish
  * in peace and the space comes back with the last reference. Ids are never given out twice, so the directory of a new collection
@@ -8,19 +9,14 @@
 #include "index/collections_internal.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "index/collection_internal.h"
 #include "store/file.h"
 
-#define OPEN_MAX 256
-#define WRITERS 2
 #define RECORD_MAX 4096
-#define KEY_NEXT_ID VK_LIT("collection_next_id")
 
 /* Words */
 
@@ -94,7 +90,7 @@ size_t vk_calias_at(const struct vk_calias *alias, size_t n, struct vk_bytes nam
 }
 
 /* Room for one entry more, so that inserting after a commit cannot fail. */
-static bool make_room(struct vk_collections *cs)
+bool vk_collections_make_room(struct vk_collections *cs)
 {
 	if (cs->entry_n < cs->entry_cap) return true;
 	size_t cap = cs->entry_cap ? cs->entry_cap * 2 : 16;
@@ -130,7 +126,7 @@ static void take_out(struct vk_collections *cs, struct vk_centry *e)
 	cs->doomed = e;
 }
 
-static struct vk_centry *new_entry(struct vk_bytes name, uint32_t id, int64_t created_ms)
+struct vk_centry *vk_centry_new(struct vk_bytes name, uint32_t id, int64_t created_ms)
 {
 	struct vk_centry *e = calloc(1, sizeof *e);
 	if (!e) return NULL;
@@ -173,7 +169,7 @@ void vk_centry_let_go(struct vk_centry *e)
 	if (--e->waiting == 0 && e->dropped && !e->busy) free(e);
 }
 
-static void dir_of(const struct vk_collections *cs, uint32_t id, char path[4200])
+void vk_collections_dir_of(const struct vk_collections *cs, uint32_t id, char path[4200])
 {
 	snprintf(path, 4200, "%.4000s/%u", cs->dir, id);
 }
@@ -183,7 +179,7 @@ void vk_collections_new_dir(struct vk_collections *cs, uint32_t *id, char path[4
 	pthread_mutex_lock(&cs->lock);
 	*id = cs->next_id++;
 	pthread_mutex_unlock(&cs->lock);
-	dir_of(cs, *id, path);
+	vk_collections_dir_of(cs, *id, path);
 }
 
 /* Opening and closing of environments */
@@ -193,7 +189,7 @@ static enum vk_status open_dir(struct vk_collections *cs, uint32_t id, struct vk
 {
 	char path[4200];
 	struct vk_collection_opts o = {.writers = cs->writers, .map_bytes = cs->map_bytes, .read_only = cs->read_only};
-	dir_of(cs, id, path);
+	vk_collections_dir_of(cs, id, path);
 	return vk_collection_open(path, config, &o, out, err);
 }
 
@@ -319,7 +315,7 @@ static enum vk_status commit_entry(struct vk_collections *cs, const struct vk_ce
 	vk_colconf_unref(conf);
 	struct vk_catalog_op ops[] = {
 		{VK_TABLE_COLLECTION, vk_bytes_of(e->name), vk_buf_bytes(&record)},
-		{VK_TABLE_META, KEY_NEXT_ID, vk_bytes_of(next)},
+		{VK_TABLE_META, VK_COLLECTIONS_NEXT_ID, vk_bytes_of(next)},
 	};
 	enum vk_status st = record.failed ? VK_E_NOMEM : vk_catalog_commit(cs->catalog, ops, 2);
 	vk_buf_free(&record);
@@ -329,7 +325,7 @@ static enum vk_status commit_entry(struct vk_collections *cs, const struct vk_ce
 void vk_centry_discard(struct vk_collections *cs, struct vk_centry *e)
 {
 	char path[4200];
-	dir_of(cs, e->id, path);
+	vk_collections_dir_of(cs, e->id, path);
 	pthread_mutex_lock(&cs->lock);
 	wait_for(cs, e);
 	bool kept = e->kept;
@@ -349,11 +345,11 @@ enum vk_status vk_collections_install(struct vk_collections *cs, struct vk_bytes
 				      bool replace, int64_t now_ms, struct vk_error *err)
 {
 	bool found = false;
-	struct vk_centry *old = NULL, *e = new_entry(name, id, now_ms);
+	struct vk_centry *old = NULL, *e = vk_centry_new(name, id, now_ms);
 	enum vk_status st = e ? VK_OK : vk_fail(err, VK_E_NOMEM, "no memory");
 	pthread_mutex_lock(&cs->admin);
 	pthread_mutex_lock(&cs->lock);
-	if (!st && !make_room(cs)) st = vk_fail(err, VK_E_NOMEM, "no memory");
+	if (!st && !vk_collections_make_room(cs)) st = vk_fail(err, VK_E_NOMEM, "no memory");
 	size_t at = vk_centry_at(cs, name, &found);
 	if (!st && !(found && replace)) st = check_free(cs, name, err);
 	pthread_mutex_unlock(&cs->lock);
@@ -500,155 +496,4 @@ void vk_collections_each_open(struct vk_collections *cs, void (*fn)(void *arg, s
 		vk_collection_unref(open[i].c);
 	}
 	free(open);
-}
-
-/* Open and close */
-
-struct loading {
-	struct vk_collections *cs;
-	enum vk_status st;
-};
-
-static bool read_record(struct vk_bytes value, uint32_t *id, int64_t *created_ms)
-{
-	struct vk_arena arena;
-	struct vk_json *doc = NULL;
-	uint64_t n = 0;
-	vk_arena_init(&arena, (size_t)64 << 10);
-	bool ok = !vk_json_parse(&arena, value, NULL, &doc, NULL);
-	const vk_jv *root = ok ? vk_json_root(doc) : NULL;
-	ok = ok && vk_jv_u64(vk_jv_get(root, "id"), &n) && n > 0 && n < UINT32_MAX;
-	ok = ok && vk_jv_i64(vk_jv_get(root, "created_ms"), created_ms);
-	*id = (uint32_t)n;
-	vk_json_free(doc);
-	vk_arena_free(&arena);
-	return ok;
-}
-
-static bool load_entry(void *arg, struct vk_bytes key, struct vk_bytes value)
-{
-	struct loading *l = arg;
-	struct vk_collections *cs = l->cs;
-	struct vk_centry *e = NULL;
-	uint32_t id;
-	int64_t created_ms = 0;
-	if (vk_collection_name_check(key, NULL) || !read_record(value, &id, &created_ms)) {
-		vk_log(VK_LOG_ERROR, "catalog: the record of collection %.*s does not check", clip(key), key.p);
-		l->st = VK_E_CORRUPT;
-	} else if (!make_room(cs) || !(e = new_entry(key, id, created_ms))) {
-		l->st = VK_E_NOMEM;
-	}
-	if (l->st) return false;
-	cs->entry[cs->entry_n++] = e; /* in key order */
-	if (id >= cs->next_id) cs->next_id = id + 1;
-	return true;
-}
-
-static bool load_alias(void *arg, struct vk_bytes key, struct vk_bytes value)
-{
-	struct loading *l = arg;
-	struct vk_collections *cs = l->cs;
-	struct vk_calias *a = realloc(cs->alias, (cs->alias_n + 1) * sizeof *a);
-	if (a) cs->alias = a;
-	if (!a) l->st = VK_E_NOMEM;
-	else if (key.n > VK_NAME_MAX || value.n > VK_NAME_MAX) l->st = VK_E_CORRUPT;
-	if (l->st) return false;
-	a = &cs->alias[cs->alias_n++];
-	*a = (struct vk_calias){0};
-	memcpy(a->name, key.p, key.n);
-	memcpy(a->collection, value.p, value.n);
-	return true;
-}
-
-static enum vk_status load_next_id(struct vk_collections *cs)
-{
-	struct vk_buf b;
-	vk_buf_init(&b, 64);
-	enum vk_status st = vk_catalog_get(cs->catalog, VK_TABLE_META, KEY_NEXT_ID, &b);
-	if (!st) {
-		unsigned long id = strtoul(vk_buf_cstr(&b), NULL, 10);
-		if (id > cs->next_id && id < UINT32_MAX) cs->next_id = (uint32_t)id;
-	}
-	vk_buf_free(&b);
-	return st == VK_E_NOT_FOUND ? VK_OK : st;
-}
-
-static enum vk_status load(struct vk_collections *cs)
-{
-	struct loading l = {.cs = cs};
-	enum vk_status st = vk_catalog_scan(cs->catalog, VK_TABLE_COLLECTION, (struct vk_bytes){0}, load_entry, &l);
-	if (!st) st = l.st;
-	if (!st) st = vk_catalog_scan(cs->catalog, VK_TABLE_ALIAS, (struct vk_bytes){0}, load_alias, &l);
-	if (!st) st = l.st;
-	return st ? st : load_next_id(cs);
-}
-
-static bool has_id(const struct vk_collections *cs, unsigned long id)
-{
-	for (size_t i = 0; i < cs->entry_n; i++)
-		if (cs->entry[i]->id == id) return true;
-	return false;
-}
-
-/* Directories that no name leads to: a crash between the environment and the catalog's commit. */
-static void remove_orphans(struct vk_collections *cs)
-{
-	DIR *d = opendir(cs->dir);
-	struct dirent *e;
-	while (d && (e = readdir(d))) {
-		char *end, path[4200];
-		unsigned long id = strtoul(e->d_name, &end, 10);
-		if (e->d_name[0] < '0' || e->d_name[0] > '9' || *end || id > UINT32_MAX || has_id(cs, id)) continue;
-		dir_of(cs, (uint32_t)id, path);
-		vk_log(VK_LOG_INFO, "%s: no collection leads here, removed", path);
-		vk_dir_remove(path);
-		if (id >= cs->next_id && id < UINT32_MAX) cs->next_id = (uint32_t)id + 1;
-	}
-	if (d) closedir(d);
-}
-
-enum vk_status vk_collections_open(const struct vk_collections_opts *o, struct vk_collections **out, struct vk_error *err)
-{
-	*out = NULL;
-	struct vk_collections *cs = calloc(1, sizeof *cs);
-	if (!cs) return vk_fail(err, VK_E_NOMEM, "no memory");
-	cs->catalog = o->catalog;
-	cs->open_max = o->open_max ? o->open_max : OPEN_MAX;
-	cs->map_bytes = o->map_bytes;
-	cs->read_only = o->read_only;
-	cs->next_id = 1;
-	pthread_mutex_init(&cs->admin, NULL);
-	pthread_mutex_init(&cs->lock, NULL);
-	pthread_cond_init(&cs->changed, NULL);
-	enum vk_status st = VK_OK;
-	if (snprintf(cs->dir, sizeof cs->dir, "%s", o->dir) >= 4000 ||
-	    snprintf(cs->snapshots_dir, sizeof cs->snapshots_dir, "%s", o->snapshots_dir ? o->snapshots_dir : "") >= 3000)
-		st = vk_fail(err, VK_E_INVALID, "path too long: %.64s...", o->dir);
-	if (!st && !o->read_only) st = vk_dir_make(cs->dir, err);
-	if (!st && (st = load(cs))) vk_fail(err, st, "the catalog's list of collections cannot be read: %s", vk_status_text(st));
-	if (!st && !o->read_only && (st = vk_kv_writers_new(o->writers ? o->writers : WRITERS, &cs->writers)))
-		vk_fail(err, st, "no threads for the collections' writers");
-	if (!st && !o->read_only) remove_orphans(cs);
-	if (st) {
-		vk_collections_close(cs);
-		return st;
-	}
-	*out = cs;
-	return VK_OK;
-}
-
-void vk_collections_close(struct vk_collections *cs)
-{
-	if (!cs) return;
-	for (size_t i = 0; i < cs->entry_n; i++) {
-		if (cs->entry[i]->c) vk_collection_unref(cs->entry[i]->c);
-		free(cs->entry[i]);
-	}
-	vk_kv_writers_free(cs->writers);
-	free(cs->entry);
-	free(cs->alias);
-	pthread_cond_destroy(&cs->changed);
-	pthread_mutex_destroy(&cs->lock);
-	pthread_mutex_destroy(&cs->admin);
-	free(cs);
 }

@@ -1,8 +1,14 @@
 /*
- * What collections.c (names, opening, closing), collections_alias.c, collections_backup.c and snapshot*.c share. Nobody else includes it.
+ * What collections*.c and snapshot*.c share; nobody else includes it.
+ *
+ *   collections.c         names; environments opened, closed, created, dropped
+ *   collections_open.c    the registry from the catalog, orphans
+ *   collections_alias.c   aliases
+ *   collections_backup.c  what a backup asks for
+ *   snapshot.c            snapshots made, listed, deleted; snapshot_recover.c puts one back
  *
  * In memory: two arrays in name order, the truth being the catalog. A commit to the catalog is made under `admin` alone, so that
- * reading goes on; the arrays then change under `lock`. Lock order: admin, lock. Environments are opened and closed under neither
+ * reading goes on; the arrays then change under `lock`. Lock order: admin, lock. Environments are opened and closed without
  * `lock`: the entry is `busy` meanwhile and who wants it waits.
  */
 #ifndef VK_INDEX_COLLECTIONS_INTERNAL_H
@@ -54,6 +60,13 @@ struct vk_collections {
 /* Index of the first that is not less; *found: it is the name. Under lock. */
 size_t vk_centry_at(const struct vk_collections *cs, struct vk_bytes name, bool *found);
 size_t vk_calias_at(const struct vk_calias *alias, size_t n, struct vk_bytes name, bool *found);
+
+#define VK_COLLECTIONS_NEXT_ID VK_LIT("collection_next_id") /* in VK_TABLE_META: decimal text */
+
+/* Room for one entry more, so that inserting after a commit cannot fail. */
+bool vk_collections_make_room(struct vk_collections *cs);
+struct vk_centry *vk_centry_new(struct vk_bytes name, uint32_t id, int64_t created_ms); /* NULL: no memory */
+void vk_collections_dir_of(const struct vk_collections *cs, uint32_t id, char path[4200]);
 
 enum vk_status vk_collection_missing(struct vk_bytes name, struct vk_error *err);
 enum vk_status vk_collection_there(struct vk_bytes name, struct vk_error *err);

@@ -16,6 +16,13 @@
 /* One per thread; read in the handler, so it must not be allocated lazily. */
 static __thread struct vk_guard *innermost __attribute__((tls_model("initial-exec")));
 
+/* The thread sanitizer puts a handler of its own around ours that blocks every signal: there the jump must restore the mask. */
+#ifdef __SANITIZE_THREAD__
+#define SAVE_MASK 1
+#else
+#define SAVE_MASK 0
+#endif
+
 static struct sigaction before; /* whose fault it is when it is not ours */
 
 static bool is_in_map(const struct vk_env *env, uintptr_t at)
@@ -103,7 +110,7 @@ enum vk_status vk_guard_run(struct vk_kv *kv, enum vk_status (*fn)(void *arg), v
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct vk_guard g = {.kv = kv, .outer = innermost};
 	pthread_once(&once, vk_guard_install);
-	if (sigsetjmp(g.jump, 0)) { /* innermost is g: the handler saw to it */
+	if (sigsetjmp(g.jump, SAVE_MASK)) { /* innermost is g: the handler saw to it */
 		struct vk_guard *self = innermost;
 		innermost = self->outer;
 		return faulted(self);
