@@ -67,11 +67,11 @@ class Questions:
 
     # ---- query trees ----
 
-    def nearest(self, depth=0):
+    def nearest(self, by_id=True):
         """{"query", "using"}, perhaps with a threshold."""
         name = self.r.choice(list(self.conf))
         query = self.vector(name)
-        if self.maybe(0.15):
+        if by_id and self.maybe(0.15):
             query = self.r.choice(self.ids)
         elif self.maybe(0.2):
             query = m.NearestQuery(nearest=query)
@@ -93,15 +93,19 @@ class Questions:
         return m.OrderByQuery(order_by=m.OrderBy(key="f", direction=self.r.choice(list(m.Direction)), start_from=start))
 
     def prefetch(self, depth):
+        """Not by id: the server leaves such a point out of the whole tree, the in-memory engine out of that prefetch alone."""
         r = self.r
+
+        def nearest():
+            return self.nearest(by_id=False)
         common = {"filter": self.maybe_filter(0.4), "limit": r.choice([None, r.randint(2, 40)])}
         if depth > 0 and self.maybe(0.4):
             return m.Prefetch(**{**common, **self.over([self.prefetch(depth - 1) for _ in range(r.randint(1, 3))], inner=True)})
-        kinds = [self.nearest, self.nearest, self.nearest, lambda: {"query": self.order()}, lambda: {}]
+        kinds = [nearest, nearest, nearest, lambda: {"query": self.order()}, lambda: {}]
         return m.Prefetch(**{**common, **r.choice(kinds)()})
 
     def over(self, prefetches, inner=False):
-        kinds = [self.nearest, lambda: {"query": self.fusion(len(prefetches))}, lambda: {"query": self.order()}]
+        kinds = [lambda: self.nearest(by_id=not inner), lambda: {"query": self.fusion(len(prefetches))}, lambda: {"query": self.order()}]
         if not inner:
             kinds.append(lambda: {"query": m.FusionQuery(fusion=self.r.choice(list(m.Fusion)))})
         return {"prefetch": prefetches, **self.r.choice(kinds)()}
