@@ -219,7 +219,7 @@ static enum vk_status ask(struct deal *d, struct vk_query *q, const struct vk_qu
 		st = vk_query_run_within(d->v, q, 1, also, TAKE_MAX, env, d->a, &r, err);
 		if (!st) {
 			st = deal_all(d, &r, done, env);
-			if (st && err) vk_fail(err, st, st == VK_E_CANCELLED ? "the query was given up" : "a point's payload cannot be read");
+			if (st) vk_fail(err, st, st == VK_E_CANCELLED ? "the query was given up" : "a point's payload cannot be read");
 		}
 		if (st || d->full == d->limit || r.n < take || take == TAKE_MAX) break;
 		done = r.n;

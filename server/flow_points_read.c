@@ -1,5 +1,6 @@
 /* Points as they are: by id, in order, counted, and the values of a field with their counts. */
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "server/flows_qdrant.h"
 #include "server/qdrant_query.h"
 
@@ -422,7 +423,8 @@ static enum vk_status decode_facet(struct vk_qd *q, struct vk_error *err)
 	if (!counts_values(f->field))
 		return vk_qd_wrong(err, "No appropriate index for faceting: `%.*s`. Please create one to facet on this field. Indexes of "
 					"keyword, integer, bool and uuid support Match conditions%s",
-				   (int)(key.n < 200 ? key.n : 200), key.p, f->field && !f->field->ready ? "; this one is still being built" : "");
+				   (int)(key.n < 200 ? vk_utf8_valid(key.p, key.n) : vk_utf8_valid(key.p, 200)), key.p,
+				   f->field && !f->field->ready ? "; this one is still being built" : "");
 	enum vk_status st = vk_qd_size(q->body, "limit", "facet_request.limit", 1, 10, &f->limit, err);
 	if (st) return st;
 	if (f->limit > VK_QUERY_LIMIT_MAX) f->limit = VK_QUERY_LIMIT_MAX;

@@ -290,8 +290,8 @@ static enum vk_status read_prefetches(struct vk_qd *q, struct vk_qd_queries *qs,
 	if (!list && vk_jv_type(v) != VK_J_OBJECT) return vk_qd_format(err, "prefetch: expected an object or a list of objects");
 	if (n > VK_QUERY_PREFETCH_MAX)
 		return vk_qd_wrong(err, "%zu prefetches at one level, at most %d are possible", n, VK_QUERY_PREFETCH_MAX);
-	if (depth > VK_QUERY_DEPTH_MAX) return vk_qd_wrong(err, "prefetches are nested too deeply, at most %d levels are possible",
-							   VK_QUERY_DEPTH_MAX);
+	if (depth > VK_QUERY_DEPTH_MAX)
+		return vk_qd_wrong(err, "prefetches are nested too deeply, at most %d levels are possible", VK_QUERY_DEPTH_MAX);
 	out->prefetch = vk_arena_calloc(&q->req->arena, n + 1, sizeof *out->prefetch);
 	if (!out->prefetch) return no_memory(err);
 	out->prefetch_n = n;
