@@ -177,10 +177,10 @@ static enum vk_status check_set(struct check *x, const struct vk_vector_conf *v)
 	enum vk_status st = vk_field_has_set(x->v.t, v->set.id, &has);
 	if (!st) st = vk_vset_slots(x->v.t, &v->set, rows);
 	if (!st && !same(has, rows))
-		st = BAD(x, "vector %.100s: %llu rows, %llu in its bitmap", v->name,
+		st = BAD(x, "vector %s: %llu rows, %llu in its bitmap", v->name,
 			 (unsigned long long)vk_bitmap_count(rows), (unsigned long long)vk_bitmap_count(has));
 	if (!st && vk_bitmap_count_and(rows, x->live) != vk_bitmap_count(rows))
-		st = BAD(x, "vector %.100s: a row without a point", v->name);
+		st = BAD(x, "vector %s: a row without a point", v->name);
 	vk_bitmap_free(has);
 	vk_bitmap_free(rows);
 	return st;
@@ -302,7 +302,7 @@ static enum vk_status compare_chunk(struct check *x, const struct vk_field_conf 
 	if (!st) st = vk_bitmap_or_chunk(a, 0, is);
 	if (!st) st = vk_bitmap_or_chunk(b, 0, want);
 	if (!st && !same(a, b))
-		st = BAD(x, "index %.100s: a value has other points than the payloads say", f->path);
+		st = BAD(x, "index %s: a value has other points than the payloads say", f->path);
 	vk_bitmap_free(a);
 	vk_bitmap_free(b);
 	return st;
@@ -327,7 +327,7 @@ static enum vk_status compare_field(struct check *x, struct vk_kv_txn *built, co
 		bool more_is = !a && of_field(ik, f->field), more_want = !b && of_field(wk, f->field);
 		if (!more_is && !more_want) break;
 		if (more_is != more_want || !vk_bytes_eq(ik, wk))
-			st = BAD(x, "index %.100s: it holds other values than the payloads", f->path);
+			st = BAD(x, "index %s: it holds other values than the payloads", f->path);
 		else if (!vk_bytes_eq(iv, wv))
 			st = compare_chunk(x, f, iv, wv);
 		a = vk_kv_next(is, &ik, &iv);

@@ -36,7 +36,7 @@ static const struct vk_field_conf *field_of(const struct vk_colconf *c, uint16_t
 
 static enum vk_status refuse(struct configure *x, const char *what, const char *which)
 {
-	return vk_fail(x->err, VK_E_INTERNAL, "collection config: %s: %.200s", what, which);
+	return vk_fail(x->err, VK_E_INTERNAL, "collection config: %s: %s", what, which);
 }
 
 static enum vk_status check_sets(struct configure *x, const struct vk_colconf *now)

@@ -38,7 +38,7 @@ static enum vk_status check_point(const struct vk_point_in *p, struct vk_error *
 	for (size_t i = 0; i < p->vec_n; i++)
 		if (!all_finite(p->vec[i].row, p->vec[i].conf->set.dims))
 			return vk_fail(err, VK_E_INVALID,
-				       "Wrong input: vector %.200s has a component that is not finite",
+				       "Wrong input: vector %s has a component that is not finite",
 				       p->vec[i].conf->name);
 	return VK_OK;
 }
@@ -102,7 +102,7 @@ static enum vk_status resolve(struct apply *a, const struct vk_vector_conf *v, c
 	if (a->in->conf == a->w.conf) return VK_OK;
 	*out = vk_colconf_vector(a->w.conf, vk_bytes_of(v->name));
 	if (!*out)
-		return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Not existing vector name error: %.250s",
+		return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Not existing vector name error: %s",
 			       v->name);
 	if ((*out)->set.dims != v->set.dims)
 		return vk_fail(a->w.err, VK_E_INVALID,
@@ -313,7 +313,7 @@ static enum vk_status edit_payload(struct apply *a, struct vk_old *o)
 	if (st == VK_E_TOO_LARGE)
 		vk_fail(a->w.err, st, "Wrong input: a payload has at most %zu bytes", VK_PAYLOAD_MAX);
 	if (st == VK_E_INVALID)
-		vk_fail(a->w.err, st, "Wrong input: the payload would not be one: %.500s", why.text);
+		vk_fail(a->w.err, st, "Wrong input: the payload would not be one: %s", why.text);
 	if (!st) {
 		n.payload_jv = vk_json_root(doc);
 		if (vk_jv_len(n.payload_jv)) n.payload = vk_buf_bytes(&text);

@@ -57,7 +57,7 @@ static bool flag(const vk_jv *v, bool dflt, bool *out)
 
 static enum vk_status bad(struct vk_error *err, const char *where, const char *what)
 {
-	return vk_fail(err, VK_E_INVALID, "collection config: %.200s: bad %s", where, what);
+	return vk_fail(err, VK_E_INVALID, "collection config: %s: bad %s", where, what);
 }
 
 /* The vector's own word goes before the collection's. */
@@ -78,7 +78,7 @@ static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct v
 	int dtype = word(vk_jv_get(v, "datatype"), dtype_names, COUNT(dtype_names), VK_DTYPE_F32);
 	uint64_t dims, set, space = 0;
 	*out = (struct vk_vector_conf){.name = name, .json = v};
-	if (strlen(name) > VK_NAME_MAX) return bad(err, name, "name");
+	if (strlen(name) > VK_NAME_MAX) return bad(err, "a vector", "name: it is too long");
 	if (!number(vk_jv_get(v, "size"), 1, VK_DIMS_MAX, &dims)) return bad(err, name, "size");
 	if (metric < 0) return bad(err, name, "distance");
 	if (dtype < 0) return bad(err, name, "datatype");
@@ -132,7 +132,7 @@ static enum vk_status read_field(struct vk_colconf *c, const vk_jv *v, struct vk
 	struct vk_path *parsed = vk_arena_alloc(&c->arena, sizeof *parsed);
 	*out = (struct vk_field_conf){.path = path, .json = v};
 	if (!parsed) return vk_fail(err, VK_E_NOMEM, "out of memory");
-	if (strlen(path) > VK_FIELD_PATH_MAX) return bad(err, path, "path: it is too long");
+	if (strlen(path) > VK_FIELD_PATH_MAX) return bad(err, "an index", "path: it is too long");
 	enum vk_status st = vk_path_parse(&c->arena, vk_bytes_of(path), parsed, err);
 	if (st) return st;
 	if (type < 0) return bad(err, path, "type");

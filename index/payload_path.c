@@ -39,11 +39,13 @@ static const char *read_index(const char *p, const char *end, int64_t *index)
 	return p < end && *p == ']' ? p + 1 : NULL;
 }
 
+#define SHOWN_MAX 300
+
 static enum vk_status refuse(struct vk_error *err, struct vk_bytes text)
 {
-	bool shown = vk_utf8_valid(text.p, text.n);
-	return vk_fail(err, VK_E_INVALID, "Invalid json path: '%.*s'",
-		       shown ? (int)(text.n < 300 ? text.n : 300) : 0, shown ? text.p : "");
+	size_t n = vk_utf8_valid(text.p, text.n) == text.n ? text.n : 0;
+	if (n > SHOWN_MAX) n = vk_utf8_valid(text.p, SHOWN_MAX); /* whole characters */
+	return vk_fail(err, VK_E_INVALID, "Invalid json path: '%.*s'", (int)n, n ? text.p : "");
 }
 
 enum vk_status vk_path_parse(struct vk_arena *a, struct vk_bytes text, struct vk_path *out, struct vk_error *err)
@@ -52,6 +54,8 @@ enum vk_status vk_path_parse(struct vk_arena *a, struct vk_bytes text, struct vk
 	const char *p = text.p, *end = text.p + text.n;
 	out->text = text;
 	out->n = 0;
+	/* A key goes into payload text as it is: what is no text, or has a NUL, could not be read back. */
+	if (!text.n || vk_utf8_valid(p, text.n) != text.n || memchr(p, 0, text.n)) return refuse(err, text);
 	do {
 		struct vk_path_step *s = &out->step[out->n];
 		if (out->n == VK_PATH_STEPS_MAX)

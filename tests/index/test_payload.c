@@ -53,7 +53,8 @@ static void test_path_parse_takes_qdrants_grammar_alone(void **state)
 	(void)state;
 	static const char *const good[] = {"a", "a.b", "a[].b", "a[0]", "a[][1].c", "\"a.b\".c", "\"\"", "a-b_c", "\xc3\xa9t\xc3\xa9", "\"a b[]\"[]"};
 	static const char *const bad[] = {"", ".", "a.", ".a", "a..b", "a[", "a[x]", "a[-1]", "a]", "a b", "\"a", "\"a\"b", "[]", "a[]b",
-					  "\"a\\\"b\"", "a.[]", "a[99999999999]"};
+					  "\"a\\\"b\"", "a.[]", "a[99999999999]",
+					  "\"\xff\"", "a\xc3" /* no text: a merge would have written it as a key */};
 	struct vk_path p;
 	struct vk_error err;
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_int_equal(vk_path_parse(NULL, vk_bytes_of(good[i]), &p, &err), VK_OK);
