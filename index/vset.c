@@ -1,14 +1,11 @@
 /*
- * Rows of a vector set: one row, batches, and what the other two files share.
+ * Rows of a vector set: reading one, and what the other files share. Writing: vset_write.c, vset_seal.c;
+ * walks: vset_scan.c.
  *
- * Model. A slot's row is the tail's, else its block's if present and not dead. Puts keep that by order: a row in the tail has its
- * place in the block marked dead, a block that is written whole takes its tail rows and dead bits away. So dead bits
- * alone tell a scan which rows of a block count, and it never has to look a slot up in the tail.
- *
- * Counters of a set are read and written once a call: the transaction that moves a row moves them, too.
- *
- * Not taken: rows of a batch straight into a block that is half full. It rewrites 256 KiB for one row; the tail costs a
- * row's own pages, and sealing pays the rewrite once for a quarter of a block.
+ * Model. A slot's row is the tail's, else its block's if present and not dead. Writing keeps that by order: a
+ * row in the tail has its place in the block marked dead, a block that is written whole takes its tail rows
+ * and dead bits away. So dead bits alone tell a scan which rows of a block count, and it never has to look a
+ * slot up in the tail.
  */
 #include "index/vset_internal.h"
 
@@ -39,8 +36,8 @@ struct vk_rec_block_shape vk_vset_shape(const struct vk_set *s, enum vk_rec_bloc
 
 #define TOLD_MAX 1024
 
-/* A damaged block is met by every search: told once a place in memory (which another environment, or the block once it is
- * written anew, does not share). A lost entry costs a second line. */
+/* A damaged block is met by every search: told once a place in memory (which another environment, or the
+ * block once it is written anew, does not share). A lost entry costs a second line. */
 enum vk_status vk_vset_damaged(const struct vk_set *s, const char *what, uint32_t n, struct vk_bytes value)
 {
 	static _Atomic uint64_t told[TOLD_MAX];
@@ -53,16 +50,17 @@ enum vk_status vk_vset_damaged(const struct vk_set *s, const char *what, uint32_
 
 /* --- reading --- */
 
-static struct vk_bytes key_of(uint8_t key[VK_REC_VSET_KEY], uint32_t set, uint32_t n)
+struct vk_bytes vk_vset_key(uint8_t key[VK_REC_VSET_KEY], uint32_t set, uint32_t n)
 {
 	vk_rec_vset_key(key, set, n);
 	return (struct vk_bytes){(const char *)key, VK_REC_VSET_KEY};
 }
 
-static enum vk_status get(struct vk_kv_txn *t, enum vk_table table, uint32_t set, uint32_t n, struct vk_bytes *value)
+enum vk_status vk_vset_get(struct vk_kv_txn *t, enum vk_table table, uint32_t set, uint32_t n,
+			   struct vk_bytes *value)
 {
 	uint8_t key[VK_REC_VSET_KEY];
-	return vk_kv_get(t, table, key_of(key, set, n), value);
+	return vk_kv_get(t, table, vk_vset_key(key, set, n), value);
 }
 
 uint32_t vk_vset_count_words(const uint64_t *words, uint32_t n)
@@ -83,10 +81,10 @@ enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32
 	struct vk_rec_block_shape shape = vk_vset_shape(s, VK_REC_BLOCK_ROWS, block);
 	struct vk_bytes dead;
 	b->has_dead = false;
-	enum vk_status st = get(t, VK_T_BLOCK, s->id, block, &b->value);
+	enum vk_status st = vk_vset_get(t, VK_T_BLOCK, s->id, block, &b->value);
 	if (st) return st;
 	if (!vk_rec_block_decode(&b->rows, &shape, b->value)) return vk_vset_damaged(s, "block", block, b->value);
-	st = get(t, VK_T_DEAD, s->id, block, &dead);
+	st = vk_vset_get(t, VK_T_DEAD, s->id, block, &dead);
 	if (st == VK_E_NOT_FOUND) return VK_OK;
 	if (st) return st;
 	if (!vk_rec_dead_decode(b->dead, s->id, block, b->rows.slots, dead))
@@ -95,17 +93,11 @@ enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32
 	return VK_OK;
 }
 
-/* Does slot first + i count here? */
-static bool counts_here(const struct vk_vset_block *b, uint32_t i)
-{
-	return vk_bit(b->rows.present, i) && !(b->has_dead && vk_bit(b->dead, i));
-}
-
 static enum vk_status tail_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out)
 {
 	struct vk_bytes value;
 	struct vk_rec_tail row;
-	enum vk_status st = get(t, VK_T_TAIL, s->id, slot, &value);
+	enum vk_status st = vk_vset_get(t, VK_T_TAIL, s->id, slot, &value);
 	if (st) return st;
 	if (!vk_rec_tail_decode(&row, s->dtype, vk_row_bytes(s->dtype, s->dims), value))
 		return vk_vset_damaged(s, "row of slot", slot, value);
@@ -121,7 +113,7 @@ enum vk_status vk_vset_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t
 	if (st != VK_E_NOT_FOUND) return st;
 	st = vk_vset_block(t, s, slot / slots, &b);
 	if (st) return st;
-	if (!counts_here(&b, i)) return VK_E_NOT_FOUND;
+	if (!vk_vset_counts_here(&b, i)) return VK_E_NOT_FOUND;
 	uint32_t rank = vk_vset_rank(b.rows.present, i);
 	*out = (struct vk_row){.p = b.rows.data + (size_t)rank * b.rows.stride, .inv_norm = b.rows.inv_norm[rank]};
 	return VK_OK;
@@ -138,7 +130,7 @@ static float widen_bit(const uint8_t *p, size_t i)
 	return (float)(p[i / 8] >> (i & 7) & 1);
 }
 
-static void widen(const struct vk_kernels *k, const struct vk_set *s, const void *p, float *dst)
+void vk_vset_widen(const struct vk_kernels *k, const struct vk_set *s, const void *p, float *dst)
 {
 	const uint8_t *b = p;
 	switch (s->dtype) {
@@ -158,7 +150,7 @@ static void widen(const struct vk_kernels *k, const struct vk_set *s, const void
 
 void vk_row_f32(const struct vk_set *s, const struct vk_row *r, bool unit, float *dst)
 {
-	widen(vk_kernels(vk_cpu_best()), s, r->p, dst);
+	vk_vset_widen(vk_kernels(vk_cpu_best()), s, r->p, dst);
 	if (!unit) return;
 	for (size_t i = 0; i < s->dims; i++) dst[i] *= r->inv_norm;
 }
@@ -196,332 +188,4 @@ enum vk_status vk_vset_stats(struct vk_kv_txn *t, const struct vk_set *s, struct
 	*out = (struct vk_vset_stats){.rows = c.rows, .tail_rows = c.tail_rows, .dead_rows = c.dead_rows,
 				      .blocks = c.blocks, .bytes = c.bytes};
 	return st;
-}
-
-/* --- writing --- */
-
-enum vk_status vk_vset_writer_begin(struct vk_kv_txn *t, const struct vk_set *s, struct vk_vset_writer **out)
-{
-	struct vk_vset_writer *w = malloc(sizeof *w);
-	*out = w;
-	if (!w) return VK_E_NOMEM;
-	w->t = t;
-	w->s = s;
-	w->k = vk_kernels(vk_cpu_best());
-	w->slots = vk_vset_rows(s);
-	w->row_n = vk_row_bytes(s->dtype, s->dims);
-	w->written = 0;
-	w->stored = NULL;
-	w->pool = NULL;
-	w->wide = malloc(s->dims * sizeof *w->wide);
-	enum vk_status st = w->wide ? vk_vset_counts(t, s->id, &w->counts) : VK_E_NOMEM;
-	w->was = w->counts;
-	return st;
-}
-
-enum vk_status vk_vset_writer_room(struct vk_vset_writer *w)
-{
-	if (!w->stored) w->stored = malloc(w->slots * sizeof *w->stored);
-	if (!w->pool) w->pool = malloc(w->slots * w->row_n);
-	return w->stored && w->pool ? VK_OK : VK_E_NOMEM;
-}
-
-enum vk_status vk_vset_writer_end(struct vk_vset_writer *w, enum vk_status st)
-{
-	if (!w) return st;
-	if (!st && memcmp(&w->was, &w->counts, sizeof w->was) != 0) st = vk_vset_counts_put(w->t, w->s->id, &w->counts);
-	free(w->wide);
-	free(w->pool);
-	free(w->stored);
-	free(w);
-	return st;
-}
-
-/* Room for a value of n bytes; keeps counts.bytes. *fresh: there was none. */
-static enum vk_status reserve(struct vk_vset_writer *w, enum vk_table table, uint32_t n, size_t size, uint8_t **dst,
-			      bool *fresh)
-{
-	uint8_t key[VK_REC_VSET_KEY];
-	struct vk_bytes old;
-	void *p;
-	enum vk_status st = get(w->t, table, w->s->id, n, &old);
-	*fresh = st == VK_E_NOT_FOUND;
-	if (st && !*fresh) return st;
-	st = vk_kv_put_reserve(w->t, table, key_of(key, w->s->id, n), size, &p);
-	*dst = p;
-	w->counts.bytes += size - (*fresh ? 0 : old.n);
-	w->written += size;
-	return st;
-}
-
-/* Deletes a value; keeps counts.bytes. VK_E_NOT_FOUND: there was none. */
-static enum vk_status forget(struct vk_vset_writer *w, enum vk_table table, uint32_t n)
-{
-	uint8_t key[VK_REC_VSET_KEY];
-	struct vk_bytes old;
-	enum vk_status st = get(w->t, table, w->s->id, n, &old);
-	if (st) return st;
-	w->counts.bytes -= old.n;
-	return vk_kv_del(w->t, table, key_of(key, w->s->id, n));
-}
-
-static enum vk_status forget_if(struct vk_vset_writer *w, enum vk_table table, uint32_t n)
-{
-	enum vk_status st = forget(w, table, n);
-	return st == VK_E_NOT_FOUND ? VK_OK : st;
-}
-
-/* --- blocks --- */
-
-static const float *as_f32(struct vk_vset_writer *w, const void *stored)
-{
-	if (w->s->dtype == VK_DTYPE_F32 && (uintptr_t)stored % sizeof(float) == 0) return stored;
-	widen(w->k, w->s, stored, w->wide);
-	return w->wide;
-}
-
-static enum vk_status put_rows(struct vk_vset_writer *w, uint32_t block, const uint64_t *present, uint32_t rows,
-			       uint32_t *crc)
-{
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_ROWS, block);
-	struct vk_rec_block_layout l;
-	uint8_t *dst;
-	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_BLOCK, block, l.size, &dst, &fresh);
-	if (st) return st;
-	vk_rec_block_clear(dst, &l, rows);
-	memcpy(dst + l.present_at, present, vk_rec_words(w->slots) * sizeof *present);
-	for (uint32_t i = 0; i < rows; i++) {
-		memcpy(dst + l.side_at + i * sizeof(float), &w->stored[i].inv_norm, sizeof(float));
-		memcpy(dst + l.data_at + (size_t)i * l.stride, w->stored[i].p, w->row_n);
-	}
-	*crc = vk_rec_block_seal(dst, &l, &shape, rows, 0);
-	w->counts.blocks += fresh;
-	return VK_OK;
-}
-
-static enum vk_status put_codes(struct vk_vset_writer *w, uint32_t block, uint32_t rows, uint32_t crc)
-{
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_CODES, block);
-	struct vk_rec_block_layout l;
-	uint8_t *dst;
-	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_CODE, block, l.size, &dst, &fresh);
-	if (st) return st;
-	vk_rec_block_clear(dst, &l, rows);
-	for (uint32_t i = 0; i < rows; i++) {
-		struct vk_code_head head;
-		vk_code_row(w->k, &head, dst + l.data_at + (size_t)i * l.stride, l.stride, as_f32(w, w->stored[i].p),
-			    w->s->dims);
-		memcpy(dst + l.side_at + i * sizeof head, &head, sizeof head);
-	}
-	vk_rec_block_seal(dst, &l, &shape, rows, crc);
-	return VK_OK;
-}
-
-static enum vk_status put_bits(struct vk_vset_writer *w, uint32_t block, uint32_t rows, uint32_t crc)
-{
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_BITS, block);
-	struct vk_rec_block_layout l;
-	uint8_t *dst;
-	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_BITS, block, l.size, &dst, &fresh);
-	if (st) return st;
-	memset(dst, 0, l.size);
-	for (uint32_t i = 0; i < rows; i++)
-		w->k->f32_to_bits(dst + l.data_at + (size_t)i * l.stride, as_f32(w, w->stored[i].p), w->s->dims);
-	vk_rec_block_seal(dst, &l, &shape, rows, crc);
-	return VK_OK;
-}
-
-enum vk_status vk_vset_block_put(struct vk_vset_writer *w, uint32_t block, const uint64_t *present, uint32_t rows)
-{
-	uint32_t crc;
-	enum vk_status st = put_rows(w, block, present, rows, &crc);
-	if (!st) st = vk_vset_codes(w->s) ? put_codes(w, block, rows, crc) : forget_if(w, VK_T_CODE, block);
-	if (!st) st = w->s->quant == VK_QUANT_BINARY ? put_bits(w, block, rows, crc) : forget_if(w, VK_T_BITS, block);
-	return st;
-}
-
-enum vk_status vk_vset_block_del(struct vk_vset_writer *w, uint32_t block)
-{
-	enum vk_status st = forget(w, VK_T_BLOCK, block);
-	w->counts.blocks -= !st;
-	if (!st || st == VK_E_NOT_FOUND) st = forget_if(w, VK_T_CODE, block);
-	return st ? st : forget_if(w, VK_T_BITS, block);
-}
-
-enum vk_status vk_vset_dead_put(struct vk_vset_writer *w, uint32_t block, const uint64_t *dead)
-{
-	uint8_t key[VK_REC_VSET_KEY], value[VK_REC_DEAD_MAX];
-	if (vk_vset_count_words(dead, vk_rec_words(w->slots)) == 0) {
-		enum vk_status st = vk_kv_del(w->t, VK_T_DEAD, key_of(key, w->s->id, block));
-		return st == VK_E_NOT_FOUND ? VK_OK : st;
-	}
-	size_t n = vk_rec_dead_encode(value, w->s->id, block, dead, w->slots);
-	w->written += n;
-	return vk_kv_put(w->t, VK_T_DEAD, key_of(key, w->s->id, block), (struct vk_bytes){(const char *)value, n});
-}
-
-enum vk_status vk_vset_tail_clear(struct vk_vset_writer *w, uint32_t block, uint32_t *n)
-{
-	struct vk_vset_walk walk;
-	uint64_t first = (uint64_t)block * w->slots, end = first + w->slots;
-	*n = 0;
-	if (w->counts.tail_rows == 0) return VK_OK;
-	enum vk_status st = vk_vset_walk_open(&walk, w->t, VK_T_TAIL, w->s->id);
-	if (!st) st = vk_vset_walk_seek(&walk, first);
-	while (!st && !walk.end && walk.n < end) {
-		w->counts.bytes -= walk.value.n;
-		st = vk_kv_cursor_del(walk.c);
-		++*n;
-		if (!st) st = vk_vset_walk_next(&walk);
-	}
-	vk_vset_walk_close(&walk);
-	w->counts.tail_rows -= *n;
-	return st;
-}
-
-/* --- one row in --- */
-
-static void to_i8(int8_t *dst, const float *src, size_t n)
-{
-	for (size_t i = 0; i < n; i++) dst[i] = (int8_t)(src[i] < -128 ? -128 : src[i] > 127 ? 127 : src[i]);
-}
-
-/* What overflows becomes the greatest number, not infinity: scores stay numbers. */
-static void to_f16(const struct vk_kernels *k, uint16_t *dst, const float *src, size_t n)
-{
-	k->f32_to_f16(dst, src, n);
-	for (size_t i = 0; i < n; i++) dst[i] = (uint16_t)(dst[i] - ((dst[i] & 0x7fff) == 0x7c00));
-}
-
-/* Converts into dst (aligned as malloc does, or as the dtype wants); returns the inverse norm of what is there now. */
-static float convert(struct vk_vset_writer *w, const float *row, void *dst)
-{
-	switch (w->s->dtype) {
-	case VK_DTYPE_F16: to_f16(w->k, dst, row, w->s->dims); break;
-	case VK_DTYPE_U8: w->k->f32_to_u8(dst, row, w->s->dims); break;
-	case VK_DTYPE_I8: to_i8(dst, row, w->s->dims); break;
-	case VK_DTYPE_BITS: w->k->f32_to_bits(dst, row, w->s->dims); break;
-	default:
-		memcpy(dst, row, w->row_n);
-		return vk_inverse_norm(row, w->s->dims);
-	}
-	widen(w->k, w->s, dst, w->wide);
-	return vk_inverse_norm(w->wide, w->s->dims);
-}
-
-/* The block as it stands, or an empty one. */
-static enum vk_status look(struct vk_vset_writer *w, uint32_t block, bool *there)
-{
-	enum vk_status st = vk_vset_block(w->t, w->s, block, &w->b);
-	*there = !st;
-	return st == VK_E_NOT_FOUND ? VK_OK : st;
-}
-
-/* Every slot of the block is in the batch: written as a block at once, over whatever was there. */
-static enum vk_status put_whole(struct vk_vset_writer *w, const struct vk_row_in *in, uint32_t block)
-{
-	uint64_t all[VK_REC_BLOCK_WORDS_MAX];
-	uint32_t tail, words = vk_rec_words(w->slots);
-	bool there, had_dead;
-	enum vk_status st = vk_vset_writer_room(w);
-	if (!st) st = look(w, block, &there);
-	if (st) return st;
-	had_dead = there && w->b.has_dead;
-	uint32_t dead = had_dead ? vk_vset_count_words(w->b.dead, words) : 0;
-	uint32_t old = there ? w->b.rows.rows - dead : 0;
-	st = vk_vset_tail_clear(w, block, &tail);
-	memset(all, 0, words * sizeof *all);
-	if (!st && had_dead) st = vk_vset_dead_put(w, block, all);
-	if (st) return st;
-	for (uint32_t i = 0; i < w->slots; i++) {
-		bool same = w->s->dtype == VK_DTYPE_F32; /* nothing to convert: copied once, into the map */
-		uint8_t *to = w->pool + i * w->row_n;
-		w->stored[i].p = same ? (const void *)in[i].row : to;
-		w->stored[i].inv_norm = same ? vk_inverse_norm(in[i].row, w->s->dims) : convert(w, in[i].row, to);
-	}
-	memset(all, 0xff, words * sizeof *all);
-	if (w->slots < 64) all[0] = ((uint64_t)1 << w->slots) - 1;
-	w->counts.dead_rows -= dead;
-	w->counts.rows += w->slots - old - tail;
-	return vk_vset_block_put(w, block, all, w->slots);
-}
-
-/* A row into the tail. *fresh: there was none. */
-static enum vk_status put_tail(struct vk_vset_writer *w, const struct vk_row_in *in, bool *fresh)
-{
-	uint8_t *dst;
-	enum vk_status st = reserve(w, VK_T_TAIL, in->slot, VK_REC_TAIL_HEAD + w->row_n, &dst, fresh);
-	if (st) return st;
-	float inv_norm = convert(w, in->row, dst + VK_REC_TAIL_HEAD);
-	vk_rec_tail_seal(dst, w->s->id, in->slot, w->s->dtype, inv_norm, w->row_n);
-	w->counts.tail_rows += *fresh;
-	return VK_OK;
-}
-
-/* Rows of one block, into the tail; those that count in the block are marked dead. */
-static enum vk_status put_alone(struct vk_vset_writer *w, const struct vk_row_in *in, size_t n, uint32_t block)
-{
-	uint64_t present[VK_REC_BLOCK_WORDS_MAX], *dead = w->b.dead;
-	uint32_t words = vk_rec_words(w->slots), newly_dead = 0;
-	bool there, fresh;
-	enum vk_status st = look(w, block, &there);
-	if (st) return st;
-	/* Puts may move the block: keep its bits. */
-	if (there) memcpy(present, w->b.rows.present, words * sizeof *present);
-	else memset(present, 0, words * sizeof *present);
-	if (!there || !w->b.has_dead) memset(dead, 0, words * sizeof *dead);
-	for (size_t j = 0; !st && j < n; j++) {
-		uint32_t i = in[j].slot & (w->slots - 1);
-		bool here = vk_bit(present, i) && !vk_bit(dead, i);
-		st = put_tail(w, &in[j], &fresh);
-		w->counts.rows += !st && fresh && !here;
-		if (!here) continue;
-		dead[i / 64] |= (uint64_t)1 << (i & 63);
-		newly_dead++;
-	}
-	w->counts.dead_rows += newly_dead;
-	return st || !newly_dead ? st : vk_vset_dead_put(w, block, dead);
-}
-
-enum vk_status vk_vset_put(struct vk_kv_txn *t, const struct vk_set *s, const struct vk_row_in *rows, size_t n)
-{
-	struct vk_vset_writer *w;
-	enum vk_status st = vk_vset_writer_begin(t, s, &w);
-	for (size_t i = 0, j; !st && i < n; i = j) {
-		uint32_t block = rows[i].slot / w->slots;
-		for (j = i + 1; j < n && rows[j].slot / w->slots == block;) j++;
-		st = j - i == w->slots ? put_whole(w, rows + i, block) : put_alone(w, rows + i, j - i, block);
-	}
-	return vk_vset_writer_end(w, st);
-}
-
-static enum vk_status del_in_block(struct vk_vset_writer *w, uint32_t slot)
-{
-	uint32_t i = slot & (w->slots - 1);
-	enum vk_status st = vk_vset_block(w->t, w->s, slot / w->slots, &w->b);
-	if (st) return st;
-	if (!counts_here(&w->b, i)) return VK_E_NOT_FOUND;
-	if (!w->b.has_dead) memset(w->b.dead, 0, vk_rec_words(w->slots) * sizeof *w->b.dead);
-	w->b.dead[i / 64] |= (uint64_t)1 << (i & 63);
-	w->counts.dead_rows++;
-	return vk_vset_dead_put(w, slot / w->slots, w->b.dead);
-}
-
-enum vk_status vk_vset_del(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot)
-{
-	struct vk_vset_writer *w;
-	enum vk_status st = vk_vset_writer_begin(t, s, &w);
-	if (!st) {
-		st = forget(w, VK_T_TAIL, slot);
-		w->counts.tail_rows -= !st;
-		if (st == VK_E_NOT_FOUND) st = del_in_block(w, slot);
-		w->counts.rows -= !st;
-	}
-	return vk_vset_writer_end(w, st);
 }

@@ -40,7 +40,8 @@ enum vk_status vk_vset_del(struct vk_kv_txn *t, const struct vk_set *s, uint32_t
  * start). all: seal whatever the tail holds; else only blocks worth it (a quarter of their rows in the tail, or
  * dead). VK_E_BUSY: more to do, call again in a new transaction; VK_OK: nothing left, *from is 0 again. Damage is
  * logged and passed over. */
-enum vk_status vk_vset_seal_step(struct vk_kv_txn *t, const struct vk_set *s, bool all, size_t budget, uint32_t *from);
+enum vk_status vk_vset_seal_step(struct vk_kv_txn *t, const struct vk_set *s, bool all, size_t budget,
+				 uint32_t *from);
 /* Deletes the set's rows step by step; VK_E_BUSY: more. */
 enum vk_status vk_vset_drop_step(struct vk_kv_txn *t, uint32_t set_id, size_t budget);
 

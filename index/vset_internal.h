@@ -1,4 +1,4 @@
-/* What vset.c (one row, batches), vset_seal.c (sealing, dropping) and vset_scan.c (walks) share. */
+/* What vset.c (one row), vset_write.c (batches), vset_seal.c (sealing, dropping) and vset_scan.c (walks) share. */
 #ifndef VK_INDEX_VSET_INTERNAL_H
 #define VK_INDEX_VSET_INTERNAL_H
 
@@ -18,12 +18,23 @@ struct vk_rec_block_shape vk_vset_shape(const struct vk_set *s, enum vk_rec_bloc
 /* Floats get codes; whole numbers are as short themselves. */
 bool vk_vset_codes(const struct vk_set *s);
 
+struct vk_bytes vk_vset_key(uint8_t key[VK_REC_VSET_KEY], uint32_t set, uint32_t n);
+enum vk_status vk_vset_get(struct vk_kv_txn *t, enum vk_table table, uint32_t set, uint32_t n,
+			   struct vk_bytes *value);
+/* A row as kept, to f32. */
+void vk_vset_widen(const struct vk_kernels *k, const struct vk_set *s, const void *p, float *dst);
+
 /* Logs what does not check, once a place, and returns VK_E_CORRUPT. */
 enum vk_status vk_vset_damaged(const struct vk_set *s, const char *what, uint32_t n, struct vk_bytes value);
 
 /* VK_E_NOT_FOUND: no such block (and then no dead bits). */
 enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b);
 static inline bool vk_bit(const uint64_t *words, uint32_t i) { return words[i / 64] >> (i & 63) & 1; }
+/* Does slot first + i count here? */
+static inline bool vk_vset_counts_here(const struct vk_vset_block *b, uint32_t i)
+{
+	return vk_bit(b->rows.present, i) && !(b->has_dead && vk_bit(b->dead, i));
+}
 /* Bits below i: the rank of a row. */
 uint32_t vk_vset_rank(const uint64_t *present, uint32_t i);
 uint32_t vk_vset_count_words(const uint64_t *words, uint32_t n);

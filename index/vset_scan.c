@@ -1,8 +1,9 @@
 /*
  * Walks over a set: parts for a scan, slots, scrubbing.
  *
- * Parts are found by cursors that go side by side over block, code, bits, dead and tail, each step where it can, a seek
- * where blocks are left out. Only the first page of each value is touched here: headers, and the presence bits.
+ * Parts are found by cursors that go side by side over block, code, bits, dead and tail, each step where it
+ * can, a seek where blocks are left out. Only the first page of each value is touched here: headers, and the
+ * presence bits.
  */
 #include "index/vset_internal.h"
 
@@ -109,8 +110,8 @@ static enum vk_status blocks_read(struct blocks *b)
 	return st;
 }
 
-/* The code or bits of the block, if there are any and they are of these rows: what does not check is left out, for rows alone
- * answer as well. */
+/* The code or bits of the block, if there are any and they are of these rows: what does not check is left
+ * out, for rows alone answer as well. */
 static enum vk_status sibling(struct blocks *b, int which, struct vk_rec_block *out, bool *there)
 {
 	struct vk_vset_walk *w = &b->walk[which];
@@ -163,7 +164,8 @@ static bool block_wanted(const struct finder *f)
 	return any != 0;
 }
 
-/* An array in the arena that grows: counters say how long it will be, but bytes on disk are only believed for a start. */
+/* An array in the arena that grows: counters say how long it will be, but bytes on disk are only believed
+ * for a start. */
 static void *grown(struct vk_arena *a, void *old, size_t n, size_t *cap, size_t size)
 {
 	if (n < *cap) return old;
@@ -312,7 +314,8 @@ enum vk_status vk_vset_slots(struct vk_kv_txn *t, const struct vk_set *s, struct
 
 /* --- scrubbing --- */
 
-static enum vk_status bad(const struct vk_set *s, const char *what, const struct vk_vset_walk *w, struct vk_error *err)
+static enum vk_status bad(const struct vk_set *s, const char *what, const struct vk_vset_walk *w,
+			  struct vk_error *err)
 {
 	vk_vset_damaged(s, what, w->n, w->value);
 	return vk_fail(err, VK_E_CORRUPT, "vector set %u: %s %u does not check", s->id, what, w->n);
@@ -372,7 +375,7 @@ static enum vk_status scrub(struct blocks *b, struct vk_vset_walk *tail, size_t 
 		bool here = !rows->end && rows->n == at;
 		*block = at;
 		if (bytes && bytes >= budget) return VK_E_BUSY;
-		*block = at + 1; /* damage is told once, then the walk goes on behind it; after the last block it wraps, and ends */
+		*block = at + 1; /* damage is told, then the caller goes on behind it */
 		st = scrub_tail(b->s, tail, ((uint64_t)at + 1) * b->slots, &bytes, err);
 		if (!st && here) st = scrub_block(b, &bytes, err);
 		if (!st && here) st = vk_vset_walk_next(rows);

@@ -1,15 +1,15 @@
 /*
  * Sealing: tail rows go home, blocks that are more than a quarter dead are written anew; and dropping a set.
  *
- * A step walks the blocks that have tail rows or dead bits (both tables are small; of binary sets also the keys of the
- * others, for blocks that were written before sign bits were asked for), decides for each whether it is worth a rewrite, and
- * stops after its budget of bytes. Everything that goes into a block is checked first by
- * its CRC: what does not check is left as it is, told in the log, and passed over, so that damage is neither spread under a
- * fresh CRC nor keeps the rest from being sealed.
+ * A step walks the blocks that have tail rows or dead bits (both tables are small; of binary sets also the
+ * keys of the others, for blocks that were written before sign bits were asked for), decides for each whether
+ * it is worth a rewrite, and stops after its budget of bytes. Everything that goes into a block is checked
+ * first by its CRC: what does not check is left as it is, told in the log, and passed over, so that damage is
+ * neither spread under a fresh CRC nor keeps the rest from being sealed.
  *
- * A rewrite is worth it when a quarter of the block's slots wait in the tail: a collection that grows by single points
- * rewrites each block four times, and at most a quarter of all rows is ever in the tail. (A quarter of the rows that are
- * there would rewrite a young block at 1, 2, 3, ... rows.)
+ * A rewrite is worth it when a quarter of the block's slots wait in the tail: a collection that grows by
+ * single points rewrites each block four times, and at most a quarter of all rows is ever in the tail. (A
+ * quarter of the rows that are there would rewrite a young block at 1, 2, 3, ... rows.)
  */
 #include "index/vset_internal.h"
 
@@ -92,7 +92,8 @@ static bool is_worth(const struct sealer *z)
 }
 
 /* One row into the next place of the pool. */
-static void take(struct vk_vset_writer *w, uint64_t *present, uint32_t *n, uint32_t i, const void *row, float inv_norm)
+static void take(struct vk_vset_writer *w, uint64_t *present, uint32_t *n, uint32_t i, const void *row,
+		 float inv_norm)
 {
 	uint8_t *to = w->pool + *n * w->row_n;
 	memcpy(to, row, w->row_n);
@@ -185,7 +186,8 @@ enum vk_status vk_vset_seal_step(struct vk_kv_txn *t, const struct vk_set *s, bo
 
 /* --- dropping --- */
 
-static enum vk_status drop_table(struct vk_kv_txn *t, enum vk_table table, uint32_t set_id, size_t budget, size_t *bytes)
+static enum vk_status drop_table(struct vk_kv_txn *t, enum vk_table table, uint32_t set_id, size_t budget,
+				 size_t *bytes)
 {
 	struct vk_vset_walk w;
 	enum vk_status st = vk_vset_walk_open(&w, t, table, set_id);
@@ -209,7 +211,8 @@ enum vk_status vk_vset_drop_step(struct vk_kv_txn *t, uint32_t set_id, size_t bu
 	uint8_t key[VK_REC_VSET_COUNTS_KEY];
 	enum vk_status st = VK_OK;
 	size_t bytes = 0;
-	for (size_t i = 0; !st && i < sizeof table / sizeof *table; i++) st = drop_table(t, table[i], set_id, budget, &bytes);
+	for (size_t i = 0; !st && i < sizeof table / sizeof *table; i++)
+		st = drop_table(t, table[i], set_id, budget, &bytes);
 	if (st) return st;
 	vk_rec_vset_counts_key(key, set_id);
 	st = vk_kv_del(t, VK_T_META, (struct vk_bytes){(const char *)key, sizeof key});

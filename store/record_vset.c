@@ -157,7 +157,8 @@ bool vk_rec_block_decode(struct vk_rec_block *b, const struct vk_rec_block_shape
 	struct vk_rec_block_layout l;
 	const uint8_t *p = u8(value);
 	uint32_t slots = vk_rec_block_slots(shape->dtype, shape->dims);
-	if (value.n < VK_REC_BLOCK_HEAD || (uintptr_t)p % 8 != 0 || (uint64_t)shape->block * slots > UINT32_MAX) return false;
+	if (value.n < VK_REC_BLOCK_HEAD || (uintptr_t)p % 8 != 0) return false;
+	if ((uint64_t)shape->block * slots > UINT32_MAX) return false;
 	if (!head_checks(p, shape, slots)) return false;
 	uint32_t rows = vk_get_u32le(p + 28);
 	layout(&l, shape->kind, shape->dtype, shape->dims, slots, rows);
@@ -191,7 +192,8 @@ static uint32_t dead_crc(uint32_t set, uint32_t block, const uint8_t *p, size_t 
 	return crc_of(crc_of(crc_of_key(set, block), p, 12), p + VK_REC_DEAD_HEAD, n - VK_REC_DEAD_HEAD);
 }
 
-size_t vk_rec_dead_encode(uint8_t dst[VK_REC_DEAD_MAX], uint32_t set, uint32_t block, const uint64_t *words, uint32_t slots)
+size_t vk_rec_dead_encode(uint8_t dst[VK_REC_DEAD_MAX], uint32_t set, uint32_t block, const uint64_t *words,
+			  uint32_t slots)
 {
 	size_t words_n = vk_rec_words(slots), n = VK_REC_DEAD_HEAD + words_n * 8;
 	uint32_t dead = 0;

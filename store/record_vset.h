@@ -2,9 +2,10 @@
  * Rows of a vector set on disk: blocks of rows, of their 8-bit codes and of their sign bits; dead bits; rows alone
  * (the tail); a set's counters. Used by index/vset.c.
  *
- * Keys are two big-endian u32. Values are little-endian and read straight from the map, so the machine must be, too. Pages are
- * 4096 bytes here whatever the machine's are: a block's value is k * 4096 - 16 bytes long and LMDB lets it begin 16
- * bytes into a page, so that what stands 48 + 64 i bytes into it is 64-byte aligned in a view, and hardly a byte is wasted.
+ * Keys are two big-endian u32. Values are little-endian and read straight from the map, so the machine must be,
+ * too. Pages are 4096 bytes here whatever the machine's are: a block's value is k * 4096 - 16 bytes long and LMDB
+ * lets it begin 16 bytes into a page, so that what stands 48 + 64 i bytes into it is 64-byte aligned in a view,
+ * and hardly a byte is wasted.
  *
  * table  key                value, version 1
  * block  set u32, block u32 a block of kind 1: rows
@@ -22,7 +23,8 @@
  *     6   1  dtype of the rows (enum vk_dtype)
  *     7   1  0
  *     8   4  set
- *    12   4  space that the set was bound to when this was written (0: none); told, never checked: binding rewrites no rows
+ *    12   4  space that the set was bound to when this was written (0: none); told, never checked: binding
+ *            rewrites no rows
  *    16   4  dims
  *    20   4  first slot: a multiple of slots
  *    24   4  slots, a power of two: vk_rec_block_slots()
@@ -31,8 +33,8 @@
  *    36   4  codes, bits: the CRC (offset 40) of the block that they were made of; rows: 0
  *    40   4  CRC-32C of all that follows the header
  *    44   4  CRC-32C of the 44 bytes before
- *    48      rows:  presence bits (u64 words, bit i: slot first + i is here; at least one word); f32 inverse norms by rank;
- *                   rows by rank, stride = bytes of a row
+ *    48      rows:  presence bits (u64 words, bit i: slot first + i is here; at least one word); f32 inverse
+ *                   norms by rank; rows by rank, stride = bytes of a row
  *            codes: struct vk_code_head (24 bytes) by rank; codes by rank, stride = dims rounded up to 64
  *            bits:  sign bits by rank, stride = bytes of the bits rounded up to 8
  * Rank: how many rows are here in lower slots.
@@ -63,8 +65,8 @@
  *    33   8  bytes of values in block, code, bits and tail
  *    41   4  CRC-32C of key and the 41 bytes before
  *
- * Decoders take any bytes and say false. Block decoders look at the header (with its check), the size and the presence bits,
- * which is what reads need to stay within the value; vk_rec_block_check() reads all of it.
+ * Decoders take any bytes and say false. Block decoders look at the header (with its check), the size and the
+ * presence bits, which is what reads need to stay within the value; vk_rec_block_check() reads all of it.
  */
 #ifndef VK_STORE_RECORD_VSET_H
 #define VK_STORE_RECORD_VSET_H
@@ -88,7 +90,7 @@ enum vk_rec_block_kind { VK_REC_BLOCK_ROWS = 1, VK_REC_BLOCK_CODES = 2, VK_REC_B
 void vk_rec_vset_key(uint8_t key[VK_REC_VSET_KEY], uint32_t set, uint32_t n);
 bool vk_rec_vset_key_read(struct vk_bytes key, uint32_t *set, uint32_t *n);
 
-/* Slots of a block: the most for which a full one stays within VK_REC_BLOCK_MAX. Depends on nothing but these two, for good. */
+/* Slots of a block: the most for which a full one stays within VK_REC_BLOCK_MAX. Follows from these two, for good. */
 uint32_t vk_rec_block_slots(enum vk_dtype dtype, uint32_t dims);
 /* Words of presence or dead bits for so many slots. */
 static inline uint32_t vk_rec_words(uint32_t slots) { return slots < 64 ? 1 : slots / 64; }
@@ -107,7 +109,8 @@ struct vk_rec_block_layout {
 };
 /* rows: 1 to the block's slots. */
 void vk_rec_block_layout(struct vk_rec_block_layout *l, const struct vk_rec_block_shape *shape, uint32_t rows);
-/* Writing: layout, clear (zeroes what is padding, before filling), fill the sections, seal. Returns the CRC at offset 40. */
+/* Writing: layout, clear (zeroes what is padding, before filling), fill the sections, seal: it returns the CRC at
+ * offset 40. */
 void vk_rec_block_clear(uint8_t *dst, const struct vk_rec_block_layout *l, uint32_t rows);
 uint32_t vk_rec_block_seal(uint8_t *dst, const struct vk_rec_block_layout *l, const struct vk_rec_block_shape *shape,
 			   uint32_t rows, uint32_t made_of);
@@ -128,7 +131,8 @@ bool vk_rec_block_check(const struct vk_rec_block *b, struct vk_bytes value);
 #define VK_REC_DEAD_HEAD 16
 #define VK_REC_DEAD_MAX (VK_REC_DEAD_HEAD + VK_REC_BLOCK_WORDS_MAX * 8)
 /* words: vk_rec_words(slots). Returns the size. */
-size_t vk_rec_dead_encode(uint8_t dst[VK_REC_DEAD_MAX], uint32_t set, uint32_t block, const uint64_t *words, uint32_t slots);
+size_t vk_rec_dead_encode(uint8_t dst[VK_REC_DEAD_MAX], uint32_t set, uint32_t block, const uint64_t *words,
+			  uint32_t slots);
 /* Copies the bits into words (the value is not aligned). */
 bool vk_rec_dead_decode(uint64_t *words, uint32_t set, uint32_t block, uint32_t slots, struct vk_bytes value);
 
@@ -150,7 +154,8 @@ struct vk_rec_vset_counts {
 #define VK_REC_VSET_COUNTS_KEY 9
 #define VK_REC_VSET_COUNTS_SIZE 45
 void vk_rec_vset_counts_key(uint8_t key[VK_REC_VSET_COUNTS_KEY], uint32_t set);
-void vk_rec_vset_counts_encode(uint8_t dst[VK_REC_VSET_COUNTS_SIZE], uint32_t set, const struct vk_rec_vset_counts *c);
+void vk_rec_vset_counts_encode(uint8_t dst[VK_REC_VSET_COUNTS_SIZE], uint32_t set,
+			       const struct vk_rec_vset_counts *c);
 bool vk_rec_vset_counts_decode(struct vk_rec_vset_counts *c, uint32_t set, struct vk_bytes value);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * Blocks, dead bits, rows alone and counters of a vector set out of arbitrary bytes: decoders must not read outside of
- * them, and what they accept must point inside. First byte: what the rest is taken for; its top bit mends the checks, so
- * that the fuzzer gets behind them.
+ * Blocks, dead bits, rows alone and counters of a vector set out of arbitrary bytes: decoders must not read
+ * outside of them, and what they accept must point inside. First byte: what the rest is taken for; its top
+ * bit mends the checks, so that the fuzzer gets behind them.
  */
 #include <assert.h>
 #include <stdint.h>

@@ -1,9 +1,10 @@
 /*
- * Goal: for every slot at most one row counts, and it is the last one put; whatever mix of batches, deletes, sealing and
- * reopening came before. Scans see every row once, with the right bytes, norm, codes and bits, 64-byte aligned; counters
- * are what a walk would count; a view does not move; damage is told and harmless; hardly any disk is wasted.
- * Method: seeded random work on several sets of one environment against a model that keeps only a number for each slot,
- * from which its row follows; conversions are done anew here, by the plain definition.
+ * Goal: for every slot at most one row counts, and it is the last one put; whatever mix of batches, deletes,
+ * sealing and reopening came before. Scans see every row once, with the right bytes, norm, codes and bits,
+ * 64-byte aligned; counters are what a walk would count; a view does not move; damage is told and harmless;
+ * hardly any disk is wasted. Method: seeded random work on several sets of one environment against a model
+ * that keeps only a number for each slot, from which its row follows; conversions are done anew here, by the
+ * plain definition.
  */
 #include "tests/store/util.h"
 
@@ -695,6 +696,56 @@ static void test_vset_damage_is_noticed_by_scrubbing_and_reads_survive(void **st
 	fix_free(&f);
 }
 
+struct swap { /* takes a code block out (value: NULL), or puts it back */
+	uint32_t set, n;
+	char *value;
+	size_t size;
+};
+
+static enum vk_status apply_swap(void *arg, struct vk_kv_txn *t)
+{
+	struct swap *x = arg;
+	uint8_t key[8];
+	struct vk_bytes v;
+	vk_rec_vset_key(key, x->set, x->n);
+	struct vk_bytes k = {(char *)key, 8};
+	if (x->value) return vk_kv_put(t, VK_T_CODE, k, (struct vk_bytes){x->value, x->size});
+	enum vk_status st = vk_kv_get(t, VK_T_CODE, k, &v);
+	if (st) return st;
+	x->value = malloc(v.n);
+	memcpy(x->value, v.p, x->size = v.n);
+	return VK_OK;
+}
+
+static void test_vset_codes_of_other_rows_are_not_used(void **state)
+{
+	(void)state;
+	struct fix f;
+	struct vk_kv_txn *t;
+	struct vk_arena a;
+	struct vk_parts ps;
+	fix_make(&f, "vset_swap");
+	vk_log_set_level(VK_LOG_OFF);
+	struct model *m = &f.m[4];
+	struct swap x = {.set = m->set.id, .n = (m->base + 31) / 32 + 1};
+	struct vk_kv_job job = {.apply = apply_swap, .arg = &x};
+	fill(&f, m);
+	assert_int_equal(vk_kv_run(f.kv, &job), VK_OK);
+	fill(&f, m); /* other rows */
+	check_now(&f, m);
+	assert_int_equal(vk_kv_run(f.kv, &job), VK_OK); /* and the codes of the old ones */
+	assert_int_equal(scrub_now(&f, &m->set), 1);
+	assert_int_equal(vk_kv_view_begin(f.kv, &t), VK_OK);
+	vk_arena_init(&a, 1 << 20);
+	assert_int_equal(vk_vset_parts(t, &m->set, NULL, &a, &ps), VK_OK);
+	for (size_t i = 0; i < ps.part_n; i++) assert_int_equal(ps.part[i].code_head != NULL, ps.part[i].first / 32 != x.n);
+	vk_arena_free(&a);
+	vk_kv_view_end(t);
+	free(x.value);
+	vk_log_set_level(VK_LOG_INFO);
+	fix_free(&f);
+}
+
 /* Lines on standard error while fn runs. */
 static int lines_logged(void (*fn)(struct fix *f, const struct model *m), struct fix *f, const struct model *m)
 {
@@ -740,6 +791,7 @@ int main(void)
 	    cmocka_unit_test(test_vset_sealed_rows_waste_at_most_five_percent),
 	    cmocka_unit_test(test_vset_damage_is_noticed_by_scrubbing_and_reads_survive),
 	    cmocka_unit_test(test_vset_damaged_block_is_logged_once),
+	    cmocka_unit_test(test_vset_codes_of_other_rows_are_not_used),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

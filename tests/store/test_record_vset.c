@@ -1,8 +1,9 @@
 /*
- * Goal: blocks, dead bits, rows alone and counters decode to what was encoded, version 1 stays readable, and no flipped bit
- * passes the check, nor a record under another key. Blocks hardly waste a page, and rows stand where they are aligned.
- * Method: seeded random records of several shapes; every single bit of small ones flipped, random bits of large ones; a golden
- * file of one of each, encoded again to the same bytes. VK_GOLDEN_WRITE=1 writes it (once a version, never again).
+ * Goal: blocks, dead bits, rows alone and counters decode to what was encoded, version 1 stays readable, and
+ * no flipped bit passes the check, nor a record under another key. Blocks hardly waste a page, and rows stand
+ * where they are aligned. Method: seeded random records of several shapes; every single bit of small ones
+ * flipped, random bits of large ones; a golden file of one of each, encoded again to the same bytes.
+ * VK_GOLDEN_WRITE=1 writes it (once a version, never again).
  */
 #include "tests/store/util.h"
 
@@ -115,8 +116,8 @@ static void test_blocks_every_flipped_bit_is_caught(void **state)
 	free_page(p);
 }
 
-/* What keeps reads inside of the value is checked at each of them, by decode alone: a header and presence bits that were made
- * to fit a CRC are no way around it. */
+/* What keeps reads inside of the value is checked at each of them, by decode alone: a header and presence
+ * bits that were made to fit a CRC are no way around it. */
 static void test_blocks_with_too_many_presence_bits_are_refused(void **state)
 {
 	(void)state;
