@@ -1,9 +1,11 @@
 /* Who we are, whether we live and are ready, metrics, our own OpenAPI document. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "index/collections.h"
 #include "server/app.h"
 #include "server/data.h"
 #include "server/flows.h"
@@ -194,6 +196,68 @@ static void store_gauges(struct vk_app *app, struct vk_buf *b)
 	vk_metrics_gauge(b, "veckeep_build_info", "Version", "version=\"" VK_VERSION "\"", 1);
 }
 
+/* --- collections that are open, a family at a time --- */
+
+#define COLLECTIONS_SHOWN 256
+
+struct collection_gauges {
+	size_t n;
+	struct {
+		char labels[600];
+		struct vk_collection_stats stats;
+	} one[COLLECTIONS_SHOWN];
+};
+
+static void gather(void *arg, struct vk_bytes name, struct vk_collection *c)
+{
+	struct collection_gauges *g = arg;
+	char plain[256], escaped[520];
+	if (g->n == COLLECTIONS_SHOWN || vk_collection_stats(c, &g->one[g->n].stats)) return;
+	snprintf(plain, sizeof plain, "%.*s", (int)name.n, name.p);
+	vk_metrics_escape(escaped, sizeof escaped, plain);
+	snprintf(g->one[g->n].labels, sizeof g->one[0].labels, "collection=\"%s\"", escaped);
+	g->n++;
+}
+
+static void family(struct vk_buf *b, const struct collection_gauges *g, const char *name, const char *help,
+		   double (*value)(const struct vk_collection_stats *s))
+{
+	for (size_t i = 0; i < g->n; i++)
+		vk_metrics_gauge(b, name, i ? NULL : help, g->one[i].labels, value(&g->one[i].stats));
+}
+
+static double g_points(const struct vk_collection_stats *s) { return (double)s->points; }
+static double g_rows(const struct vk_collection_stats *s) { return (double)s->rows; }
+static double g_tail(const struct vk_collection_stats *s) { return (double)s->tail_rows; }
+static double g_used(const struct vk_collection_stats *s) { return (double)s->kv.used_bytes; }
+static double g_commits(const struct vk_collection_stats *s) { return (double)s->kv.commits; }
+static double g_lag(const struct vk_collection_stats *s) { return (double)s->kv.reader_lag; }
+
+static bool count_one(void *arg, struct vk_bytes name)
+{
+	(void)name;
+	++*(size_t *)arg;
+	return true;
+}
+
+static void collection_gauges(struct vk_app *app, struct vk_buf *b)
+{
+	struct collection_gauges *g = calloc(1, sizeof *g);
+	size_t all = 0;
+	(void)vk_collections_each(app->collections, count_one, &all);
+	vk_metrics_gauge(b, "veckeep_collections", "Collections", "", (double)all);
+	if (!g) return;
+	vk_collections_each_open(app->collections, gather, g);
+	vk_metrics_gauge(b, "veckeep_collections_open", "Collections that are open", "", (double)g->n);
+	family(b, g, "veckeep_collection_points", "Points of an open collection", g_points);
+	family(b, g, "veckeep_collection_rows", "Rows of its vectors", g_rows);
+	family(b, g, "veckeep_collection_tail_rows", "Rows that are not sealed yet", g_tail);
+	family(b, g, "veckeep_collection_used_bytes", "Pages in use", g_used);
+	family(b, g, "veckeep_collection_commits_total", "Transactions committed", g_commits);
+	family(b, g, "veckeep_collection_oldest_reader_lag_txns", "Age of the oldest reader in transactions", g_lag);
+	free(g);
+}
+
 static void process_gauges(struct vk_buf *b)
 {
 	unsigned long long pages = 0, rss = 0;
@@ -220,6 +284,7 @@ void vk_flow_metrics(void *arg, struct vk_req *req)
 	o.head = true;
 	vk_engine_space_stats(app->engine, space_gauges, &o);
 	store_gauges(app, b);
+	collection_gauges(app, b);
 	process_gauges(b);
 }
 

@@ -485,3 +485,5 @@ def test_one_node_says_what_it_is(plain, client):
                          ("PUT", "/collections/a/shards"), ("GET", "/collections/a/shards"), ("POST", "/collections/a/shards/delete")):
         assert "standalone mode" in error(plain, method, path, {} if method != "GET" else None, 405), path
     assert client.info().version.startswith("1.")
+    assert plain.metric("veckeep_collections") == plain.metric("veckeep_collections_open") == 1
+    assert plain.metric("veckeep_collection_points", collection="a") == 1

@@ -183,6 +183,8 @@ def test_vectors_are_updated_and_dropped_one_by_one(plain, client):
                                                         {"points": [1], "vector": ["z"]})
     assert "vector" in error(plain, "POST", "/collections/two/points/vectors/delete", {"points": [1], "vector": []}, 422)
     assert "points" in error(plain, "PUT", "/collections/two/points/vectors", {"points": []}, 422)
+    none = {"points": [{"id": 1, "vector": {"a": [1, 1]}}, {"id": 2, "vector": {}}]}
+    assert "points[1].vector: must specify vectors" in error(plain, "PUT", "/collections/two/points/vectors", none, 422)
     assert "No point with id 99 found" in error(plain, "PUT", "/collections/two/points/vectors",
                                                 {"points": [{"id": 99, "vector": {"a": [1, 1]}}]}, 404)
     ask(plain, "PUT", "/collections/two/points/vectors?wait=true",
