@@ -8,6 +8,7 @@
 #include "tests/store/util.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
@@ -170,7 +171,9 @@ static void check_env(struct vk_kv *kv, const uint64_t acked[WRITERS], const uin
 	assert_int_equal(vk_kv_view_begin(kv, &t), VK_OK);
 	for (unsigned w = 0; w < WRITERS; w++) {
 		uint64_t last = last_of(t, w);
-		if (last < acked[w]) fail_msg("writer %u: %llu was acknowledged, %llu is there", w, (unsigned long long)acked[w], (unsigned long long)last);
+		if (last < acked[w])
+			fail_msg("writer %u: %llu was acknowledged, %llu is there", w, (unsigned long long)acked[w],
+				 (unsigned long long)last);
 		/* At most the one in flight more. */
 		assert_true(last <= acked[w] + 1);
 		for (uint64_t s = from[w] > 10 ? from[w] - 10 : 1; s <= last + 2; s++) check_batch(t, w, s, last);
@@ -211,7 +214,10 @@ static void test_kv_kill_keeps_what_was_acknowledged(void **state)
 			child(dir.path, fds[1]);
 		}
 		close(fds[1]);
-		usleep((useconds_t)(3000 + vk_rng(&rng) % 40000));
+		/* From its first word on, so that slow machines write, too; but each fifth dies while it opens. */
+		struct pollfd first = {.fd = fds[0], .events = POLLIN};
+		if (round % 5) assert_int_equal(poll(&first, 1, 20000), 1);
+		usleep((useconds_t)(vk_rng(&rng) % 40000));
 		kill(pid, SIGKILL);
 		int how;
 		assert_int_equal(waitpid(pid, &how, 0), pid);
@@ -236,7 +242,7 @@ static void test_kv_kill_keeps_what_was_acknowledged(void **state)
 		vk_kv_writers_free(writers);
 	}
 	print_message("%d kills, %llu batches acknowledged\n", rounds, (unsigned long long)total);
-	assert_true(rounds == 0 || total > (uint64_t)rounds);
+	assert_true(total >= (uint64_t)(rounds - (rounds + 4) / 5)); /* each round that waited has one at least */
 	temp_free(&dir);
 }
 

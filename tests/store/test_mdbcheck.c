@@ -163,7 +163,7 @@ static void test_mdbcheck_what_passes_does_no_harm(void **state)
 	int fd = open(f.path, O_RDONLY);
 	assert_int_equal(read(fd, whole, n), n);
 	close(fd);
-	for (int round = 0; round < 1500; round++) {
+	for (int round = 0; round < 500; round++) {
 		memcpy(bad, whole, n);
 		/* Mostly where structure is: heads of pages, offsets, the metas. */
 		size_t page = vk_rng(&rng) % (n / 4096) * 4096;
@@ -180,7 +180,7 @@ static void test_mdbcheck_what_passes_does_no_harm(void **state)
 			refused++;
 			continue;
 		}
-		if (passed++ % 4) continue; /* a child for each fourth: time */
+		if (passed++ % 5) continue; /* a child for each fifth: time */
 		int how;
 		pid_t pid = fork();
 		assert_true(pid >= 0);
@@ -197,7 +197,7 @@ static void test_mdbcheck_what_passes_does_no_harm(void **state)
 		unlink(lock);
 	}
 	print_message("%u refused, %u passed\n", refused, passed);
-	assert_true(refused > 100 && passed > 100);
+	assert_true(refused > 30 && passed > 100);
 	free(whole);
 	free(bad);
 	fix_free(&f);
