@@ -63,7 +63,12 @@ __attribute__((target("avx2,fma"))) static void screen_avx2(const struct vk_code
 	screen(cq, c, dot, n, out);
 }
 
-__attribute__((target("avx512f,avx512dq,avx512vl,prefer-vector-width=512"))) static void
+#if defined(__clang__)
+#define WIDE
+#else
+#define WIDE ",prefer-vector-width=512"
+#endif
+__attribute__((target("avx512f,avx512dq,avx512vl" WIDE))) static void
 screen_avx512(const struct vk_code_query *cq, const struct vk_code_columns *c, const int32_t *dot, size_t n, float *out)
 {
 	screen(cq, c, dot, n, out);
