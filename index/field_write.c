@@ -198,10 +198,8 @@ static void push_difference(struct vk_field_batch *b, uint16_t field, uint32_t s
 {
 	size_t i = 0, j = 0;
 	while (i < was->n || j < is->n) {
-		const struct term *x = &was->v[i], *y = &is->v[j];
-		int c = i == was->n  ? 1
-			: j == is->n ? -1
-				     : compare_spans(was->bytes.p + x->at, x->n, is->bytes.p + y->at, y->n);
+		const struct term *x = i < was->n ? &was->v[i] : NULL, *y = j < is->n ? &is->v[j] : NULL;
+		int c = !x ? 1 : !y ? -1 : compare_spans(was->bytes.p + x->at, x->n, is->bytes.p + y->at, y->n);
 		if (c < 0) push_change(b, field, was->bytes.p + x->at, x->n, slot, false);
 		if (c > 0) push_change(b, field, is->bytes.p + y->at, y->n, slot, true);
 		i += c <= 0;
