@@ -14,6 +14,12 @@
 #include "tests/index/parts.h"
 #include "tests/simd/levels.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define ROWS(n) ((n) / 4) /* every load costs tens of them there */
+#else
+#define ROWS(n) (n)
+#endif
+
 enum data { GAUSS, CLUSTERS, GRID, EQUAL, ZEROS, HUGE_NORMS, TINY_NORMS, MIXED_NORMS, DATA_KINDS };
 
 struct maker {
@@ -170,7 +176,7 @@ static void test_every_path_equals_full_sort(void **state)
 			for (int dtype = 0; dtype < VK_DTYPES; dtype++)
 				for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++)
 					if (allowed(metric, dtype))
-						one_set(metric, dtype, dims[d], dims[d] < 300 ? 700 : 200, pool, &dice);
+						one_set(metric, dtype, dims[d], ROWS(dims[d] < 300 ? 700 : 200), pool, &dice);
 	vk_pool_free(pool);
 }
 
@@ -184,9 +190,9 @@ static void test_kinds_of_data_under_certified_and_gemm_equal_full_sort(void **s
 			for (int dtype = VK_DTYPE_F32; dtype <= VK_DTYPE_F16; dtype++) {
 				struct maker maker = {.kind = kind, .seed = vk_rng(&dice), .dims = 96};
 				struct vk_set set = {.id = 1, .dims = 96, .metric = metric, .dtype = dtype};
-				struct memory_set m = memory_set_new(set, 1200, 256, scatters[kind % 6], make, &maker, &dice);
+				struct memory_set m = memory_set_new(set, ROWS(1200), 64, scatters[kind % 6], make, &maker, &dice);
 				compare(&m, NULL, 3, maker, pool, &dice, true);
-				compare(&m, NULL, 30, maker, pool, &dice, false); /* many: several survive in one tile */
+				compare(&m, NULL, ROWS(30), maker, pool, &dice, false); /* many: several survive in one tile */
 				memory_set_free(&m);
 			}
 	vk_pool_free(pool);
