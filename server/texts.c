@@ -196,10 +196,10 @@ static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, struct
 	vk_jw_object(w);
 	for (const vk_jv *m = vk_jv_first(own); m; m = vk_jv_next(m)) {
 		struct vk_bytes k = vk_jv_key(m);
-		if (!vk_bytes_is(k, "space") && !vk_bytes_is(k, "raw") && !vk_bytes_is(k, "space_num")) copy_member(w, a, m);
+		if (!vk_bytes_is(k, "space") && !vk_bytes_is(k, "raw") && !vk_bytes_is(k, "space_id")) copy_member(w, a, m);
 	}
 	vk_jw_kv(w, "space", space);
-	if (sp) vk_jw_ki(w, "space_num", sp->num);
+	if (sp) vk_jw_ki(w, "space_id", sp->num);
 	vk_jw_kb(w, "raw", raw);
 	vk_jw_object_end(w);
 	return VK_OK;
