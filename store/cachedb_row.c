@@ -91,6 +91,7 @@ static int put_provenance(struct vk_cachedb *db, MDB_txn *txn, const struct vk_c
 static int del_provenance(struct vk_cachedb *db, MDB_txn *txn, const struct vk_cache_key *key,
 			  const uint8_t *provenance)
 {
+	vk_recent_drop(db->recent, vk_cache_key_pool(key), provenance); /* whatever becomes of the transaction */
 	uint8_t kb[VK_PROVENANCE_KEY_SIZE], vb[VK_PROVENANCE_VALUE_SIZE];
 	vk_provenance_key(kb, vk_cache_key_pool(key), provenance);
 	vk_provenance_value(vb, key);
