@@ -59,7 +59,7 @@ static enum vk_status write_batch(struct client *cl, size_t from, size_t n)
 			continue;
 		}
 		p->vec = vk_arena_alloc(&a, sizeof *p->vec);
-		*p->vec = (struct vk_vec){&conf->vectors[0], cl->rows + i * DIMS};
+		*p->vec = (struct vk_vec){.conf = &conf->vectors[0], .row = cl->rows + i * DIMS};
 		p->vec_n = 1;
 		p->payload = vk_bytes_of(vk_arena_printf(&a, "{\"city\":\"c%zu\",\"n\":%zu,\"text\":\"%0180d\"}", (from + i) % 97, from + i, 7));
 		vk_json_parse(&a, p->payload, NULL, &doc[i], NULL);

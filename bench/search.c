@@ -164,7 +164,7 @@ static void upsert(struct place *p, struct vk_colconf *conf, size_t first, size_
 	static uint8_t id[BATCH][9];
 	for (size_t i = 0; i < n; i++) {
 		vk_id_u64(id[i], first + i);
-		vec[i] = (struct vk_vec){&conf->vectors[0], rows + i * p->dims};
+		vec[i] = (struct vk_vec){.conf = &conf->vectors[0], .row = rows + i * p->dims};
 		point[i] = (struct vk_point_in){.id = {(char *)id[i], 9}, .vec = &vec[i], .vec_n = 1};
 	}
 	struct vk_op_in op = {.kind = VK_OP_UPSERT, .point = point, .point_n = n};

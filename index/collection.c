@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "index/field_read.h"
 
 static const char *const table_names[VK_T_COUNT] = VK_TABLE_NAMES;
 
@@ -238,25 +239,45 @@ enum vk_status vk_collection_cursor(struct vk_collection *c, const char *name, u
 
 /* --- statistics --- */
 
-enum vk_status vk_collection_stats(struct vk_collection *c, struct vk_collection_stats *out)
+/* What points carry and is no sparse vector. */
+static enum vk_status count_texts(struct vk_view *v, uint64_t *n)
 {
-	struct vk_view v;
+	enum vk_status st = VK_OK;
+	*n = vk_kv_entries(v->t, VK_T_EXTRA);
+	for (size_t i = 0; !st && *n && i < v->conf->sparse_n; i++) {
+		uint64_t points;
+		uint8_t set[4];
+		vk_put_u32be(set, v->conf->sparse[i].set.id);
+		st = vk_field_count(v->t, 0, VK_FK_SET, (struct vk_bytes){(char *)set, 4}, &points);
+		if (!st) *n -= points < *n ? points : *n;
+	}
+	return st;
+}
+
+static enum vk_status read_stats(void *arg, struct vk_view *v)
+{
+	struct vk_collection_stats *out = arg;
 	struct vk_rec_state s;
-	*out = (struct vk_collection_stats){0};
-	enum vk_status st = vk_view_begin(c, 0, &v);
-	if (st) return st;
-	st = vk_state_get(v.t, &s);
-	for (size_t i = 0; !st && i < v.conf->vectors_n; i++) {
+	enum vk_status st = vk_state_get(v->t, &s);
+	for (size_t i = 0; !st && i < v->conf->vectors_n; i++) {
 		struct vk_vset_stats rows;
-		st = vk_vset_stats(v.t, &v.conf->vectors[i].set, &rows);
+		st = vk_vset_stats(v->t, &v->conf->vectors[i].set, &rows);
 		if (!st) out->rows += rows.rows, out->tail_rows += rows.tail_rows;
 	}
-	for (size_t i = 0; i < v.conf->fields_n; i++) out->building |= !v.conf->fields[i].ready;
-	vk_view_end(&v);
+	if (!st) st = count_texts(v, &out->texts);
+	for (size_t i = 0; i < v->conf->fields_n; i++) out->building |= !v->conf->fields[i].ready;
 	if (st) return st;
 	out->points = s.points;
 	out->sequence = s.sequence;
 	out->next_slot = s.next_slot;
+	return VK_OK;
+}
+
+enum vk_status vk_collection_stats(struct vk_collection *c, struct vk_collection_stats *out)
+{
+	*out = (struct vk_collection_stats){0};
+	enum vk_status st = vk_view_run(c, 0, NULL, read_stats, out);
+	if (st) return st;
 	out->sealing = atomic_load(&c->sealing);
 	out->building |= atomic_load(&c->building);
 	vk_kv_stats(c->kv, &out->kv);

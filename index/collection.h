@@ -17,6 +17,8 @@
 #include "index/id.h"
 #include "index/view.h"
 
+#define VK_SPARSE_MAX ((uint32_t)1 << 20) /* entries of one sparse vector */
+
 struct vk_collection;
 
 struct vk_collection_opts {
@@ -43,7 +45,11 @@ enum vk_update_mode { VK_UPDATE_UPSERT, VK_UPDATE_INSERT_ONLY, VK_UPDATE_UPDATE_
 
 struct vk_vec { /* one named vector of a point */
 	const struct vk_vector_conf *conf; /* of the config that the write was decoded with */
-	const float *row;
+	const float *row;      /* conf->set.dims floats; sparse: n values */
+	const uint32_t *index; /* sparse: n indices, ascending, none twice */
+	uint32_t n;            /* sparse: at most VK_SPARSE_MAX */
+	/* Dense: what row was embedded from, p == NULL when it came as numbers. Kept beside the point unless its payload holds it. */
+	struct vk_bytes text;
 };
 struct vk_point_in {
 	struct vk_bytes id;      /* key */
@@ -113,19 +119,20 @@ struct vk_change {
 	uint64_t sequence;
 	uint32_t slot;
 	uint8_t op;       /* 1 written, 2 deleted */
-	uint64_t mask;    /* bit 0 payload, bit 1 + i: the vector set that is i-th in the config */
+	uint64_t mask;    /* bit 0 payload, bit 1 + i: the vector set that is i-th in the config, sparse ones behind the dense */
 	struct vk_bytes id;
 };
 /* Changes after `after`, ascending; fn returns false to stop. */
 enum vk_status vk_view_changes(struct vk_view *v, uint64_t after, bool (*fn)(void *arg, const struct vk_change *ch), void *arg);
 
-/* Checks every invariant across the tables in one view: ids and slots, heads and changes, free slots, payloads, rows, live and
- * set bitmaps; and payload indexes against the payloads, by building them anew in the directory scratch (made, and left to
+/* Checks every invariant across the tables in one view: ids and slots, heads and changes, free slots, payloads, rows, sparse
+ * vectors, texts, live and set bitmaps; and payload indexes against the payloads, by building them anew in the directory scratch (made, and left to
  * the caller to delete; NULL leaves them out). VK_E_CORRUPT: err says what is wrong first. */
 enum vk_status vk_collection_check(struct vk_collection *c, const char *scratch, struct vk_error *err);
 
 struct vk_collection_stats {
 	uint64_t points, sequence, next_slot, tail_rows, rows;
+	uint64_t texts; /* kept beside points; those of a vector that is being dropped count until they are gone */
 	bool sealing, building; /* background work under way: status yellow */
 	struct vk_kv_stats kv;
 };

@@ -46,6 +46,23 @@ static enum vk_status first_word(struct vk_kv_txn *t, const char *prefix, uint8_
 /* The steps below say VK_E_BUSY when they did something, VK_E_NOT_FOUND when there is nothing of theirs
  * to do. */
 
+/* What points carry of a dropped set: by slot in their table, so all of it is looked through. Where to go on stands in
+ * the word. */
+static enum vk_status drop_extras(struct vk_kv_txn *t, uint32_t set, struct vk_bytes word)
+{
+	uint8_t at[VK_REC_DROP_AT_SIZE];
+	struct vk_bytes v;
+	uint64_t slot;
+	enum vk_status st = vk_kv_get(t, VK_T_META, word, &v);
+	if (st) return st;
+	if (!vk_rec_drop_at_decode(set, v, &slot)) slot = 0; /* from the start is right, too */
+	st = vk_extra_drop_step(t, set, STEP_BYTES, &slot);
+	if (st != VK_E_BUSY) return st;
+	vk_rec_drop_at_encode(at, set, slot);
+	st = vk_kv_put(t, VK_T_META, word, span(at, sizeof at));
+	return st ? st : VK_E_BUSY;
+}
+
 static enum vk_status drop_sets(struct vk_kv_txn *t)
 {
 	uint8_t key[16];
@@ -55,6 +72,7 @@ static enum vk_status drop_sets(struct vk_kv_txn *t)
 	if (st) return st;
 	if (!vk_rec_drop_set_read(span(key, n), &set)) return VK_E_CORRUPT;
 	st = vk_vset_drop_step(t, set, STEP_BYTES);
+	if (!st) st = drop_extras(t, set, span(key, n));
 	if (!st) st = vk_field_drop_set(t, set);
 	if (!st) st = vk_kv_del(t, VK_T_META, span(key, n));
 	return st ? st : VK_E_BUSY;
@@ -380,18 +398,13 @@ static enum vk_status apply_sweep(void *arg, struct vk_kv_txn *t)
 }
 
 /* Anyone to sweep? Asked in a view, so that a collection without expired points costs no write. */
-static enum vk_status any_expired(struct vk_collection *c, int64_t now_ms, bool *any)
+static enum vk_status any_expired(void *arg, struct vk_view *v)
 {
-	struct vk_view v;
+	bool *any = arg;
 	const struct vk_bitmap *live;
-	*any = false;
-	enum vk_status st = vk_view_begin(c, now_ms, &v);
-	if (st) return st;
-	if (vk_view_has_ttl(&v)) {
-		st = vk_view_live(&v, &live);
-		*any = !st && vk_bitmap_count(live) < vk_view_points(&v);
-	}
-	vk_view_end(&v);
+	if (!vk_view_has_ttl(v)) return VK_OK;
+	enum vk_status st = vk_view_live(v, &live);
+	*any = !st && vk_bitmap_count(live) < vk_view_points(v);
 	return st;
 }
 
@@ -407,11 +420,11 @@ enum vk_status vk_collection_sweep(struct vk_collection *c, int64_t now_ms, uint
 {
 	struct sweep s = {.c = c, .now_ms = now_ms};
 	struct vk_kv_job job = {.apply = apply_sweep, .arg = &s};
-	bool more;
+	bool more = false;
 	*swept = 0;
 	if (c->read_only) return VK_OK;
 	seal_when_idle(c, now_ms);
-	enum vk_status st = any_expired(c, now_ms, &more);
+	enum vk_status st = vk_view_run(c, now_ms, NULL, any_expired, &more);
 	while (!st && more) {
 		st = vk_kv_run(c->kv, &job);
 		if (!st) *swept += s.swept;

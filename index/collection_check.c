@@ -17,6 +17,7 @@ struct check {
 	struct vk_view v;
 	struct vk_rec_state s;
 	struct vk_bitmap *live; /* as the id table says */
+	struct vk_bitmap *sparse[VK_VECTORS_MAX]; /* who has it, by place in the config */
 	struct vk_error *err;
 };
 
@@ -186,6 +187,56 @@ static enum vk_status check_set(struct check *x, const struct vk_vector_conf *v)
 	return st;
 }
 
+/* --- sparse vectors and texts --- */
+
+/* Of a set that the config has: a sparse one counts among its points, a text belongs to a row. */
+static enum vk_status check_carried(struct check *x, uint32_t slot, const struct vk_vector_conf *v, bool sparse)
+{
+	size_t i = (size_t)(v - x->v.conf->vectors);
+	if (v->sparse != sparse) return BAD(x, "vector %s: slot %u carries something of another kind", v->name, slot);
+	if (sparse) vk_bitmap_add(x->sparse[i], slot);
+	else if (!vk_vset_has(x->v.t, &v->set, slot)) return BAD(x, "vector %s: slot %u has a text without a row", v->name, slot);
+	return VK_OK;
+}
+
+static enum vk_status check_extra(struct check *x, struct vk_bytes k, struct vk_bytes v)
+{
+	uint32_t slot, set;
+	uint8_t kind, key[10];
+	struct vk_bytes word;
+	struct vk_rec_sparse sparse;
+	struct vk_rec_text text;
+	if (!vk_rec_extra_key_read(k, &slot, &kind, &set)) return BAD(x, "extras: a key does not check");
+	if (!vk_bitmap_has(x->live, slot)) return BAD(x, "slot %u: it carries something without a point", slot);
+	bool good = kind == VK_EXTRA_SPARSE ? vk_rec_sparse_decode(&sparse, slot, set, v) : vk_rec_text_decode(&text, slot, set, v);
+	if (!good) return BAD(x, "slot %u: what it carries of vector set %u does not check", slot, set);
+	const struct vk_vector_conf *conf = vk_colconf_set(x->v.conf, set);
+	if (conf) return check_carried(x, slot, conf, kind == VK_EXTRA_SPARSE);
+	vk_rec_drop_set_key(key, set);
+	if (vk_kv_get(x->v.t, VK_T_META, span(key, sizeof key), &word))
+		return BAD(x, "slot %u: it carries something of vector set %u, which is no more", slot, set);
+	return VK_OK;
+}
+
+static enum vk_status check_extras(struct check *x)
+{
+	const struct vk_colconf *c = x->v.conf;
+	struct vk_bitmap *has;
+	enum vk_status st = VK_OK;
+	for (size_t i = c->vectors_n; i < c->vectors_n + c->sparse_n; i++)
+		if (!(x->sparse[i] = vk_bitmap_new())) return VK_E_NOMEM;
+	st = each_entry(x, VK_T_EXTRA, check_extra);
+	for (size_t i = c->vectors_n; !st && i < c->vectors_n + c->sparse_n; i++) {
+		st = vk_field_has_set(x->v.t, c->vectors[i].set.id, &has);
+		if (st) break;
+		if (!same(has, x->sparse[i]))
+			st = BAD(x, "sparse vector %s: %llu points have it, %llu are in its bitmap", c->vectors[i].name,
+				 (unsigned long long)vk_bitmap_count(x->sparse[i]), (unsigned long long)vk_bitmap_count(has));
+		vk_bitmap_free(has);
+	}
+	return st;
+}
+
 /* --- what nobody names any more --- */
 
 static bool word(struct check *x, const uint8_t *key, size_t n)
@@ -198,8 +249,7 @@ static bool word(struct check *x, const uint8_t *key, size_t n)
 static bool set_known(struct check *x, uint32_t set)
 {
 	uint8_t key[10];
-	for (size_t i = 0; i < x->v.conf->vectors_n; i++)
-		if (x->v.conf->vectors[i].set.id == set) return true;
+	if (vk_colconf_set(x->v.conf, set)) return true;
 	vk_rec_drop_set_key(key, set);
 	return word(x, key, sizeof key);
 }
@@ -376,9 +426,11 @@ enum vk_status vk_collection_check(struct vk_collection *c, const char *scratch,
 	if (!st) st = check_free_list(&x);
 	if (!st) st = check_live(&x);
 	for (size_t i = 0; !st && i < x.v.conf->vectors_n; i++) st = check_set(&x, &x.v.conf->vectors[i]);
+	if (!st) st = check_extras(&x);
 	if (!st) st = check_strays(&x);
 	if (!st && scratch && x.v.conf->fields_n) st = check_fields(&x, scratch);
 	vk_view_end(&x.v);
 	vk_bitmap_free(x.live);
+	for (size_t i = 0; i < VK_VECTORS_MAX; i++) vk_bitmap_free(x.sparse[i]);
 	return st;
 }

@@ -20,13 +20,6 @@ struct configure {
 	uint64_t epoch;
 };
 
-static const struct vk_vector_conf *set_of(const struct vk_colconf *c, uint32_t id)
-{
-	for (size_t i = 0; i < c->vectors_n; i++)
-		if (c->vectors[i].set.id == id) return &c->vectors[i];
-	return NULL;
-}
-
 static const struct vk_field_conf *field_of(const struct vk_colconf *c, uint16_t field)
 {
 	for (size_t i = 0; i < c->fields_n; i++)
@@ -44,10 +37,10 @@ static enum vk_status check_sets(struct configure *x, const struct vk_colconf *n
 	const struct vk_colconf *next = x->next;
 	if (next->next_set < now->next_set || next->next_field < now->next_field)
 		return refuse(x, "numbers are not given twice", "next_set, next_field");
-	for (size_t i = 0; i < next->vectors_n; i++) {
-		const struct vk_vector_conf *v = &next->vectors[i], *old = set_of(now, v->set.id);
+	for (size_t i = 0; i < next->vectors_n + next->sparse_n; i++) {
+		const struct vk_vector_conf *v = &next->vectors[i], *old = vk_colconf_set(now, v->set.id);
 		if (!old && v->set.id < now->next_set) return refuse(x, "a new vector needs a new set", v->name);
-		if (old && (old->set.dims != v->set.dims || old->set.dtype != v->set.dtype ||
+		if (old && (old->set.dims != v->set.dims || old->set.dtype != v->set.dtype || old->sparse != v->sparse ||
 			    old->set.metric != v->set.metric))
 			return refuse(x, "a set keeps its shape", v->name);
 	}
@@ -75,8 +68,8 @@ static enum vk_status put_drops(struct configure *x, struct vk_kv_txn *t, const 
 {
 	uint8_t set_key[10], field_key[8];
 	enum vk_status st = VK_OK;
-	for (size_t i = 0; !st && i < now->vectors_n; i++) {
-		if (set_of(x->next, now->vectors[i].set.id)) continue;
+	for (size_t i = 0; !st && i < now->vectors_n + now->sparse_n; i++) {
+		if (vk_colconf_set(x->next, now->vectors[i].set.id)) continue;
 		vk_rec_drop_set_key(set_key, now->vectors[i].set.id);
 		st = put_word(t, set_key, sizeof set_key);
 	}

@@ -4,6 +4,7 @@
  *   collection.c             open and close, the config in memory, statistics, cursors, changes
  *   collection_write.c       lists of operations in the writer's transaction
  *   collection_point.c       one point written: slots, heads, change table, rows, payload indexes
+ *   collection_extra.c       sparse vectors and texts of a point
  *   collection_config.c      a config changed
  *   collection_background.c  dropping, index building, sealing; expiry
  *   collection_check.c       every invariant across the tables
@@ -25,6 +26,7 @@
 
 #include "index/collection.h"
 #include "index/tables.h"
+#include "store/record_extra.h"
 #include "store/record_point.h"
 
 #define VK_PAYLOAD_MAX ((size_t)32 << 20) /* bytes of one point's payload */
@@ -134,5 +136,13 @@ struct vk_new { /* what a point becomes */
 /* A new point, or o changed. *changed: was there anything to do. */
 enum vk_status vk_point_write(struct vk_writer *w, struct vk_old *o, const struct vk_new *n);
 enum vk_status vk_point_delete(struct vk_writer *w, struct vk_old *o);
+
+/* Sparse vectors and texts, as n says, into the transaction; *mask collects the bits of what came and went. After place(). */
+enum vk_status vk_extra_write(struct vk_writer *w, struct vk_old *o, uint32_t slot, const struct vk_new *n, uint64_t *mask);
+/* Everything that the slot carries. */
+enum vk_status vk_extra_delete(struct vk_writer *w, uint32_t slot);
+bool vk_extra_has(struct vk_kv_txn *t, uint32_t slot, uint8_t kind, uint32_t set);
+/* Deletes what a dropped set has, in steps; *slot is where to go on. VK_E_BUSY: more. */
+enum vk_status vk_extra_drop_step(struct vk_kv_txn *t, uint32_t set, size_t budget, uint64_t *slot);
 
 #endif

@@ -314,10 +314,12 @@ static enum vk_status write_vectors(struct vk_writer *w, const struct vk_old *o,
 	enum vk_status st = VK_OK;
 	bool had;
 	for (size_t i = 0; !st && i < n->vec_n; i++) {
+		if (n->vec[i].conf->sparse) continue; /* collection_extra.c's */
 		*mask |= vk_rec_mask_set(n->vec[i].conf->set.id);
 		st = gather_row(w, slot, n->vec[i].conf, n->vec[i].row);
 	}
 	for (size_t i = 0; !st && i < n->drop_n; i++) {
+		if (n->drop[i]->sparse) continue;
 		st = drop_row(w, slot, n->drop[i], &had);
 		*mask |= vk_rec_mask_set(n->drop[i]->set.id);
 	}
@@ -360,6 +362,7 @@ enum vk_status vk_point_write(struct vk_writer *w, struct vk_old *o, const struc
 	enum vk_status st = need_batch(w);
 	if (!st && !o->there) st = place(w, n->id, &slot);
 	if (!st) st = write_vectors(w, o, slot, n, &mask);
+	if (!st) st = vk_extra_write(w, o, slot, n, &mask);
 	if (!st && n->payload_set) st = write_payload(w, o, slot, n);
 	return st ? st : stamp(w, o, slot, n->id, mask);
 }
@@ -372,6 +375,7 @@ enum vk_status vk_point_delete(struct vk_writer *w, struct vk_old *o)
 	enum vk_status st = need_batch(w);
 	for (size_t i = 0; !st && i < w->conf->vectors_n; i++)
 		st = drop_row(w, o->slot, &w->conf->vectors[i], &had);
+	if (!st) st = vk_extra_delete(w, o->slot);
 	if (!st) st = write_payload(w, o, o->slot, &(struct vk_new){0});
 	if (!st) st = forget_change(w, o, &mask);
 	vk_rec_slot_key(slot_key, o->slot);

@@ -29,17 +29,31 @@ static bool all_finite(const float *v, uint32_t n)
 	return !any;
 }
 
+static enum vk_status check_vector(const struct vk_vec *v, struct vk_error *err)
+{
+	const char *name = v->conf->name;
+	if (v->conf->sparse && v->n > VK_SPARSE_MAX)
+		return vk_fail(err, VK_E_TOO_LARGE, "Wrong input: sparse vector %s has more than %u entries", name, VK_SPARSE_MAX);
+	for (uint32_t i = 1; v->conf->sparse && i < v->n; i++)
+		if (v->index[i] <= v->index[i - 1])
+			return vk_fail(err, VK_E_INVALID, "Wrong input: indices of sparse vector %s do not ascend", name);
+	if (!all_finite(v->row, v->conf->sparse ? v->n : v->conf->set.dims))
+		return vk_fail(err, VK_E_INVALID, "Wrong input: vector %s has a component that is not finite", name);
+	if (v->text.n > VK_PAYLOAD_MAX)
+		return vk_fail(err, VK_E_TOO_LARGE, "Wrong input: a text has at most %zu bytes", VK_PAYLOAD_MAX);
+	return VK_OK;
+}
+
 static enum vk_status check_point(const struct vk_point_in *p, struct vk_error *err)
 {
 	if (!vk_id_valid(p->id)) return vk_fail(err, VK_E_INVALID, "Wrong input: not a point ID");
 	if (p->payload.n > VK_PAYLOAD_MAX)
 		return vk_fail(err, VK_E_TOO_LARGE, "Wrong input: a payload has at most %zu bytes",
 			       VK_PAYLOAD_MAX);
-	for (size_t i = 0; i < p->vec_n; i++)
-		if (!all_finite(p->vec[i].row, p->vec[i].conf->set.dims))
-			return vk_fail(err, VK_E_INVALID,
-				       "Wrong input: vector %s has a component that is not finite",
-				       p->vec[i].conf->name);
+	for (size_t i = 0; i < p->vec_n; i++) {
+		enum vk_status st = check_vector(&p->vec[i], err);
+		if (st) return st;
+	}
 	return VK_OK;
 }
 
@@ -65,8 +79,9 @@ static size_t estimate(const struct vk_write *w)
 		n += 128 * op->ids_n;
 		for (size_t k = 0; k < op->point_n; k++) {
 			n += 512 + op->point[k].payload.n;
-			for (size_t v = 0; v < op->point[k].vec_n; v++)
-				n += 4 * (size_t)op->point[k].vec[v].conf->set.dims;
+			const struct vk_vec *v = op->point[k].vec;
+			for (const struct vk_vec *end = v + op->point[k].vec_n; v < end; v++)
+				n += 4 * (size_t)v->conf->set.dims + 8 * (size_t)v->n + v->text.n;
 		}
 	}
 	return n;
@@ -100,8 +115,8 @@ static enum vk_status resolve(struct apply *a, const struct vk_vector_conf *v, c
 {
 	*out = v;
 	if (a->in->conf == a->w.conf) return VK_OK;
-	*out = vk_colconf_vector(a->w.conf, vk_bytes_of(v->name));
-	if (!*out)
+	*out = vk_colconf_named(a->w.conf, vk_bytes_of(v->name));
+	if (!*out || (*out)->sparse != v->sparse)
 		return vk_fail(a->w.err, VK_E_INVALID, "Wrong input: Not existing vector name error: %s",
 			       v->name);
 	if ((*out)->set.dims != v->set.dims)
@@ -116,11 +131,16 @@ static enum vk_status resolve_vectors(struct apply *a, const struct vk_point_in 
 	*vec = vk_arena_calloc(&a->w.scratch, p->vec_n + 1, sizeof **vec);
 	if (!*vec) return VK_E_NOMEM;
 	for (size_t i = 0; i < p->vec_n; i++) {
-		(*vec)[i].row = p->vec[i].row;
+		(*vec)[i] = p->vec[i];
 		enum vk_status st = resolve(a, p->vec[i].conf, &(*vec)[i].conf);
 		if (st) return st;
 	}
 	return VK_OK;
+}
+
+static bool has_row(struct apply *a, const struct vk_vector_conf *v, uint32_t slot)
+{
+	return v->sparse ? vk_extra_has(a->w.t, slot, VK_EXTRA_SPARSE, v->set.id) : vk_vset_has(a->w.t, &v->set, slot);
 }
 
 /* Of an existing point, in the middle of an operation: nothing of it is gathered yet. */
@@ -132,8 +152,8 @@ struct has_vector {
 static bool has_vector(void *arg, struct vk_bytes name)
 {
 	struct has_vector *h = arg;
-	const struct vk_vector_conf *v = vk_colconf_vector(h->a->w.conf, name);
-	return v && vk_vset_has(h->a->w.t, &v->set, h->slot);
+	const struct vk_vector_conf *v = vk_colconf_named(h->a->w.conf, name);
+	return v && has_row(h->a, v, h->slot);
 }
 
 /* Is this existing point the filter's? */
@@ -277,7 +297,7 @@ static enum vk_status delete_vectors(struct apply *a, struct vk_old *o)
 		const struct vk_vector_conf *v;
 		enum vk_status st = resolve(a, a->op->drop[i], &v);
 		if (st) return st;
-		if (vk_vset_has(a->w.t, &v->set, o->slot)) drop[n++] = v;
+		if (has_row(a, v, o->slot)) drop[n++] = v;
 	}
 	if (!n) return VK_OK;
 	return vk_point_write(&a->w, o, &(struct vk_new){.id = o->id, .drop = drop, .drop_n = n});

@@ -96,17 +96,30 @@ static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct v
 	    .dtype = (enum vk_dtype)dtype,
 	    .quant = read_quant(vk_jv_get(v, "quantization_config"), vk_jv_get(c->root, "quantization_config")),
 	};
-	for (size_t i = 0; i < c->vectors_n; i++)
-		if (c->vectors[i].set.id == out->set.id)
-			return bad(err, name, "veckeep.set, which another vector has");
+	if (vk_colconf_set(c, out->set.id)) return bad(err, name, "veckeep.set, which another vector has");
+	return VK_OK;
+}
+
+static enum vk_status read_sparse(struct vk_colconf *c, const vk_jv *v, struct vk_vector_conf *out, struct vk_error *err)
+{
+	const char *name = vk_jv_key(v).p;
+	uint64_t set;
+	*out = (struct vk_vector_conf){.name = name, .sparse = true, .json = v};
+	if (!*name || strlen(name) > VK_NAME_MAX) return bad(err, "a sparse vector", "name");
+	if (vk_jv_type(v) != VK_J_OBJECT) return bad(err, name, "object");
+	if (!number(vk_jv_get(vk_jv_get(v, "veckeep"), "set"), 1, UINT32_MAX, &set)) return bad(err, name, "veckeep.set");
+	out->set.id = (uint32_t)set;
+	if (vk_colconf_named(c, vk_bytes_of(name))) return bad(err, name, "name, which a dense vector has");
+	if (vk_colconf_set(c, out->set.id)) return bad(err, name, "veckeep.set, which another vector has");
 	return VK_OK;
 }
 
 static enum vk_status read_vectors(struct vk_colconf *c, struct vk_error *err)
 {
-	const vk_jv *all = vk_jv_get(c->root, "vectors");
-	size_t n = vk_jv_len(all);
+	const vk_jv *all = vk_jv_get(c->root, "vectors"), *sparse = vk_jv_get(c->root, "sparse_vectors");
+	size_t n = vk_jv_len(all) + vk_jv_len(sparse);
 	if (vk_jv_type(all) != VK_J_OBJECT) return bad(err, "vectors", "object");
+	if (vk_jv_type(sparse) != VK_J_OBJECT && vk_jv_type(sparse) != VK_J_NULL) return bad(err, "sparse_vectors", "object");
 	if (n > VK_VECTORS_MAX)
 		return vk_fail(err, VK_E_INVALID, "a collection has at most %d vectors", VK_VECTORS_MAX);
 	c->vectors = vk_arena_calloc(&c->arena, n + 1, sizeof *c->vectors);
@@ -116,7 +129,13 @@ static enum vk_status read_vectors(struct vk_colconf *c, struct vk_error *err)
 		if (st) return st;
 		c->vectors_n++;
 	}
-	c->single = n == 1 && !c->vectors[0].name[0];
+	c->single = c->vectors_n == 1 && !c->vectors[0].name[0];
+	c->sparse = c->vectors + c->vectors_n;
+	for (const vk_jv *v = vk_jv_first(sparse); v; v = vk_jv_next(v)) {
+		enum vk_status st = read_sparse(c, v, &c->sparse[c->sparse_n], err);
+		if (st) return st;
+		c->sparse_n++;
+	}
 	return VK_OK;
 }
 
@@ -196,7 +215,7 @@ static enum vk_status read_ours(struct vk_colconf *c, struct vk_error *err)
 	c->next_set = (uint32_t)next_set;
 	c->next_field = (uint16_t)next_field;
 	if (!c->pool) c->pool = "default";
-	for (size_t i = 0; i < c->vectors_n; i++)
+	for (size_t i = 0; i < c->vectors_n + c->sparse_n; i++)
 		if (c->vectors[i].set.id >= next_set) return bad(err, "veckeep", "next_set: a vector is past it");
 	for (size_t i = 0; i < c->fields_n; i++)
 		if (c->fields[i].field >= next_field)
@@ -252,6 +271,20 @@ const struct vk_vector_conf *vk_colconf_vector(const struct vk_colconf *c, struc
 {
 	for (size_t i = 0; i < c->vectors_n; i++)
 		if (vk_bytes_is(name, c->vectors[i].name)) return &c->vectors[i];
+	return NULL;
+}
+
+const struct vk_vector_conf *vk_colconf_named(const struct vk_colconf *c, struct vk_bytes name)
+{
+	for (size_t i = 0; i < c->vectors_n + c->sparse_n; i++)
+		if (vk_bytes_is(name, c->vectors[i].name)) return &c->vectors[i];
+	return NULL;
+}
+
+const struct vk_vector_conf *vk_colconf_set(const struct vk_colconf *c, uint32_t set)
+{
+	for (size_t i = 0; i < c->vectors_n + c->sparse_n; i++)
+		if (c->vectors[i].set.id == set) return &c->vectors[i];
 	return NULL;
 }
 

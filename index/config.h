@@ -7,6 +7,7 @@
  *   {"vectors": {"": {"size": 4, "distance": "Cosine", "datatype": "float32", "on_disk": false,
  *                     "hnsw_config": null, "quantization_config": null,
  *                     "veckeep": {"set": 1, "space": "openai/...@1" | null, "raw": true}}, "title": {...}},
+ *    "sparse_vectors": {"words": {"index": {...}, "modifier": "idf", "veckeep": {"set": 2}}},
  *    "params": {...}, "hnsw_config": {...}, "optimizer_config": {...}, "wal_config": {...},
  *    "quantization_config": null, "strict_mode_config": null, "metadata": {...},
  *    "indexes": {"city": {"field": 1, "type": "keyword", "params": null, "state": "ready"}},
@@ -14,7 +15,8 @@
  *                "next_set": 2, "next_field": 2, "pool": "default"}}
  *
  * The unnamed vector is named "". set: the vector set that serves. space: what it is bound to. raw: a raw row
- * was ever stored (a text may then no longer bind it by itself). params, *_config and metadata are only echoed.
+ * was ever stored (a text may then no longer bind it by itself). A sparse vector has a set's number and no more: it is
+ * kept and returned, not searched. params, *_config and metadata are only echoed.
  */
 #ifndef VK_INDEX_CONFIG_H
 #define VK_INDEX_CONFIG_H
@@ -24,7 +26,7 @@
 #include "base/json.h"
 #include "simd/score.h"
 
-#define VK_VECTORS_MAX 64  /* named vectors of a collection */
+#define VK_VECTORS_MAX 64  /* named vectors of a collection, sparse ones included */
 #define VK_FIELDS_MAX 256  /* payload indexes of a collection */
 #define VK_NAME_MAX 255    /* bytes of a collection's or vector's name */
 #define VK_FIELD_PATH_MAX 255
@@ -51,6 +53,7 @@ struct vk_vector_conf {
 	struct vk_set set;
 	const char *space; /* id, or NULL */
 	bool raw;          /* has held a raw row */
+	bool sparse;       /* of set only the id counts */
 	const vk_jv *json; /* the whole entry */
 };
 
@@ -70,7 +73,9 @@ struct vk_colconf {
 	const vk_jv *root;
 	struct vk_bytes text; /* the JSON itself */
 	struct vk_vector_conf *vectors;
-	size_t vectors_n;
+	size_t vectors_n;              /* dense ones */
+	struct vk_vector_conf *sparse; /* vectors + vectors_n: behind them in the same array */
+	size_t sparse_n;
 	bool single; /* the one vector is unnamed */
 	struct vk_field_conf *fields;
 	size_t fields_n;
@@ -86,8 +91,12 @@ struct vk_colconf {
 enum vk_status vk_colconf_parse(struct vk_bytes text, struct vk_colconf **out, struct vk_error *err);
 struct vk_colconf *vk_colconf_ref(struct vk_colconf *c);
 void vk_colconf_unref(struct vk_colconf *c);
-/* NULL: no such vector. n == 0 asks for the unnamed one. */
+/* NULL: no such dense vector. n == 0 asks for the unnamed one. */
 const struct vk_vector_conf *vk_colconf_vector(const struct vk_colconf *c, struct vk_bytes name);
+/* Dense or sparse. */
+const struct vk_vector_conf *vk_colconf_named(const struct vk_colconf *c, struct vk_bytes name);
+/* By its set's number, dense or sparse. */
+const struct vk_vector_conf *vk_colconf_set(const struct vk_colconf *c, uint32_t set);
 const struct vk_field_conf *vk_colconf_field(const struct vk_colconf *c, struct vk_bytes path);
 
 #endif

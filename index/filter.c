@@ -267,6 +267,7 @@ static enum vk_status fold_filter(struct fold *x, const struct vk_filter *f, str
 /* --- reading what is left --- */
 
 #define READ_BATCH 1024
+#define STOP_EVERY 64 /* payloads of 32 MiB take 20 ms each */
 #define PAYLOAD_ARENA_MAX ((size_t)256 << 20)
 
 struct reading {
@@ -343,7 +344,7 @@ static struct vk_bytes cut(struct reading *r, struct vk_bytes payload)
 static bool point_has_vector(void *arg, struct vk_bytes name)
 {
 	struct reading *r = arg;
-	const struct vk_vector_conf *conf = vk_colconf_vector(r->v->conf, name);
+	const struct vk_vector_conf *conf = vk_colconf_named(r->v->conf, name);
 	if (!conf) return false;
 	size_t i = (size_t)(conf - r->v->conf->vectors);
 	if (!r->has[i] && !r->st) r->st = vk_field_has_set(r->v->t, conf->set.id, &r->has[i]);
@@ -381,8 +382,10 @@ static enum vk_status read_points(struct vk_view *v, const struct vk_filter *f, 
 	for (uint64_t next = 0; n && next <= UINT32_MAX && !r.st; next = n ? (uint64_t)slots[n - 1] + 1 : 0) {
 		n = vk_bitmap_take(from, (uint32_t)next, slots, READ_BATCH);
 		found_n = 0;
-		for (size_t i = 0; i < n && !r.st; i++)
-			if (read_matches(&r, slots[i])) found[found_n++] = slots[i];
+		for (size_t i = 0; i < n && !r.st; i++) {
+			if (i % STOP_EVERY == 0 && vk_view_stopped(v)) r.st = VK_E_CANCELLED;
+			else if (read_matches(&r, slots[i])) found[found_n++] = slots[i];
+		}
 		vk_bitmap_add_many(into, found, found_n);
 	}
 	for (size_t i = 0; i < VK_VECTORS_MAX; i++) vk_bitmap_free(r.has[i]);

@@ -257,7 +257,7 @@ static struct vk_cardinality estimate_ids(struct estimate *e)
 
 static struct vk_cardinality estimate_vector(struct estimate *e)
 {
-	const struct vk_vector_conf *conf = vk_colconf_vector(e->v->conf, e->c->text);
+	const struct vk_vector_conf *conf = vk_colconf_named(e->v->conf, e->c->text);
 	uint64_t n = 0;
 	uint8_t id[4];
 	if (!conf) return within(0, 0, 0);

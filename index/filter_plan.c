@@ -38,6 +38,7 @@ struct plan {
 	struct vk_gather *gather_sure, *gather_maybe; /* walks over values only */
 	enum vk_status st;
 	uint64_t until; /* GEO: last code of the range */
+	uint32_t seen;  /* values walked over */
 };
 
 static void take_kind(struct plan *p, struct vk_bitmap *into, uint8_t kind)
@@ -165,6 +166,15 @@ static void plan_except(struct plan *p)
 
 /* --- walks over values --- */
 
+#define STOP_EVERY 1024
+
+/* Another value: is there time for it? */
+static bool may_go_on(struct plan *p)
+{
+	if (++p->seen % STOP_EVERY == 0 && vk_view_stopped(p->v)) p->st = VK_E_CANCELLED;
+	return !p->st;
+}
+
 static bool walk_number(void *arg, const struct vk_field_key_parts *k, struct vk_bytes chunk)
 {
 	struct plan *p = arg;
@@ -172,7 +182,7 @@ static bool walk_number(void *arg, const struct vk_field_key_parts *k, struct vk
 	double v = k->kind == VK_FK_I64 ? (double)vk_fv_read_i64(k->value) : vk_fv_read_f64(k->value);
 	if ((r->has_lt && v >= r->lt) || (r->has_lte && v > r->lte)) return false;
 	if (vk_cond_number(p->c, v)) vk_gather_chunk(p->gather_sure, k->chunk, chunk);
-	return !p->gather_sure->st;
+	return !p->gather_sure->st && may_go_on(p);
 }
 
 static bool walk_time(void *arg, const struct vk_field_key_parts *k, struct vk_bytes chunk)
@@ -182,7 +192,7 @@ static bool walk_time(void *arg, const struct vk_field_key_parts *k, struct vk_b
 	int64_t v = vk_fv_read_i64(k->value);
 	if ((r->has_lt && v >= r->lt) || (r->has_lte && v > r->lte)) return false;
 	if (vk_cond_time(p->c, v)) vk_gather_chunk(p->gather_sure, k->chunk, chunk);
-	return !p->gather_sure->st;
+	return !p->gather_sure->st && may_go_on(p);
 }
 
 static bool walk_text(void *arg, const struct vk_field_key_parts *k, struct vk_bytes chunk)
@@ -193,14 +203,14 @@ static bool walk_text(void *arg, const struct vk_field_key_parts *k, struct vk_b
 	    p->c->kind == VK_C_PREFIX && memcmp(text.p, prefix.p, text.n < prefix.n ? text.n : prefix.n) > 0;
 	if (past) return false;
 	if (vk_cond_text(p->c, text)) vk_gather_chunk(p->gather_sure, k->chunk, chunk);
-	return !p->gather_sure->st;
+	return !p->gather_sure->st && may_go_on(p);
 }
 
 static bool walk_all_maybe(void *arg, const struct vk_field_key_parts *k, struct vk_bytes chunk)
 {
 	struct plan *p = arg;
 	vk_gather_chunk(p->gather_maybe, k->chunk, chunk);
-	return !p->gather_maybe->st;
+	return !p->gather_maybe->st && may_go_on(p);
 }
 
 static bool walk_geo(void *arg, const struct vk_field_key_parts *k, struct vk_bytes chunk)
@@ -213,7 +223,7 @@ static bool walk_geo(void *arg, const struct vk_field_key_parts *k, struct vk_by
 	case VK_GEO_SOME: vk_gather_chunk(p->gather_maybe, k->chunk, chunk); break;
 	case VK_GEO_NONE: break;
 	}
-	return !p->gather_sure->st && !p->gather_maybe->st;
+	return !p->gather_sure->st && !p->gather_maybe->st && may_go_on(p);
 }
 
 static void walk(struct plan *p, uint8_t kind, struct vk_bytes from, vk_field_scan_fn *fn)
@@ -353,7 +363,7 @@ static void plan_ids(struct plan *p)
 
 static void plan_vector(struct plan *p)
 {
-	const struct vk_vector_conf *conf = vk_colconf_vector(p->v->conf, p->c->text);
+	const struct vk_vector_conf *conf = vk_colconf_named(p->v->conf, p->c->text);
 	struct vk_bitmap *has;
 	if (!conf) return;
 	p->st = vk_field_has_set(p->v->t, conf->set.id, &has);

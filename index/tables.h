@@ -1,5 +1,5 @@
 /* The tables of a collection's environment. Layouts: store/record_vset.h, record_point.h,
- * record_field.h. Numbers in keys are big-endian, so that key order is theirs. */
+ * record_field.h, record_extra.h. Numbers in keys are big-endian, so that key order is theirs. */
 #ifndef VK_INDEX_TABLES_H
 #define VK_INDEX_TABLES_H
 
@@ -16,9 +16,11 @@ enum vk_table {
 	VK_T_BITS,    /* set u32, block u32 -> the block's sign bits, for binary quantisation */
 	VK_T_DEAD,    /* set u32, block u32 -> bits over the block's slots: its row no longer counts */
 	VK_T_FIELD,   /* field u16, kind u8, value, chunk u16 -> bitmap of 64 Ki slots */
+	VK_T_EXTRA,   /* slot u32, kind u8, set u32 -> a sparse vector, or the text of a dense one */
 	VK_T_COUNT
 };
 
-#define VK_TABLE_NAMES {"meta", "id", "point", "payload", "change", "free", "tail", "block", "code", "bits", "dead", "field"}
+#define VK_TABLE_NAMES {"meta", "id", "point", "payload", "change", "free", "tail", "block", "code", "bits", "dead", "field", \
+			"extra"}
 
 #endif

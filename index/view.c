@@ -3,9 +3,11 @@
 
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "index/collection_internal.h"
 #include "index/ttl.h"
+#include "store/guard.h"
 
 #define SLOTS_STEP 1024
 #define SCRATCH_MAX (16 * VK_PAYLOAD_MAX)
@@ -15,20 +17,31 @@ static struct vk_bytes span(const void *p, size_t n)
 	return (struct vk_bytes){p, n};
 }
 
+struct begin {
+	struct vk_collection *c;
+	struct vk_view *v;
+};
+
+static enum vk_status begin(void *arg)
+{
+	struct begin *b = arg;
+	struct vk_view *v = b->v;
+	struct vk_rec_state s;
+	enum vk_status st = vk_kv_view_begin(b->c->kv, &v->t);
+	if (!st) st = vk_state_get(v->t, &s);
+	if (!st) st = vk_collection_conf_of(b->c, v->t, s.config_epoch, true, &v->conf);
+	if (st) vk_kv_view_end(v->t);
+	return st;
+}
+
 enum vk_status vk_view_begin(struct vk_collection *c, int64_t now_ms, struct vk_view *v)
 {
-	struct vk_rec_state s;
+	struct begin b = {c, v};
 	*v = (struct vk_view){.now_ms = now_ms};
-	enum vk_status st = vk_kv_view_begin(c->kv, &v->t);
-	if (!st) st = vk_state_get(v->t, &s);
-	if (!st) st = vk_collection_conf_of(c, v->t, s.config_epoch, true, &v->conf);
-	if (st) {
-		vk_kv_view_end(v->t);
-		*v = (struct vk_view){0};
-		return st;
-	}
-	v->c = vk_collection_ref(c);
-	return VK_OK;
+	enum vk_status st = vk_guard_run(c->kv, begin, &b); /* after a fault the transaction is ended already */
+	if (st) *v = (struct vk_view){0};
+	else v->c = vk_collection_ref(c);
+	return st;
 }
 
 void vk_view_end(struct vk_view *v)
@@ -39,6 +52,38 @@ void vk_view_end(struct vk_view *v)
 	vk_colconf_unref(v->conf);
 	vk_collection_unref(v->c);
 	*v = (struct vk_view){0};
+}
+
+struct run {
+	struct vk_view *v;
+	enum vk_status (*fn)(void *arg, struct vk_view *v);
+	void *arg;
+};
+
+static enum vk_status run(void *arg)
+{
+	struct run *r = arg;
+	return r->fn(r->arg, r->v);
+}
+
+enum vk_status vk_view_run(struct vk_collection *c, int64_t now_ms, const atomic_bool *stop,
+			   enum vk_status (*fn)(void *arg, struct vk_view *v), void *arg)
+{
+	struct vk_view v;
+	struct run r = {&v, fn, arg};
+	enum vk_status st = vk_view_begin(c, now_ms, &v);
+	if (st) return st;
+	v.stop = stop;
+	v.until_ms = vk_mono_ms() + VK_VIEW_MS_MAX;
+	st = vk_guard_run(c->kv, run, &r);
+	vk_view_end(&v);
+	return st;
+}
+
+bool vk_view_stopped(const struct vk_view *v)
+{
+	if (v->stop && atomic_load_explicit(v->stop, memory_order_relaxed)) return true;
+	return v->until_ms && vk_mono_ms() > v->until_ms;
 }
 
 bool vk_view_has_ttl(const struct vk_view *v)
@@ -91,17 +136,19 @@ static enum vk_status candidates(struct vk_view *v, const struct vk_bitmap *live
 	return st ? st : vk_bitmap_failed(*out) ? VK_E_NOMEM : VK_OK;
 }
 
-static void take_out(struct vk_view *v, struct vk_bitmap *live, const struct vk_bitmap *maybe)
+static enum vk_status take_out(struct vk_view *v, struct vk_bitmap *live, const struct vk_bitmap *maybe)
 {
 	uint32_t slot[SLOTS_STEP];
 	uint64_t from = 0;
 	size_t n = SLOTS_STEP;
 	while (n == SLOTS_STEP && from <= UINT32_MAX) {
+		if (vk_view_stopped(v)) return VK_E_CANCELLED;
 		n = vk_bitmap_take(maybe, (uint32_t)from, slot, SLOTS_STEP);
 		for (size_t i = 0; i < n; i++)
 			if (expired(v, slot[i])) vk_bitmap_remove(live, slot[i]);
 		if (n) from = (uint64_t)slot[n - 1] + 1;
 	}
+	return VK_OK;
 }
 
 enum vk_status vk_view_live(struct vk_view *v, const struct vk_bitmap **out)
@@ -112,7 +159,7 @@ enum vk_status vk_view_live(struct vk_view *v, const struct vk_bitmap **out)
 	enum vk_status st = vk_field_live(v->t, &live);
 	if (!st && vk_ttl_on(v->conf)) {
 		st = candidates(v, live, &maybe);
-		if (!st) take_out(v, live, maybe);
+		if (!st) st = take_out(v, live, maybe);
 	}
 	vk_bitmap_free(maybe);
 	if (!st && vk_bitmap_failed(live)) st = VK_E_NOMEM;
@@ -212,7 +259,7 @@ uint64_t vk_view_points(struct vk_view *v)
 static uint64_t mask_of(const struct vk_colconf *c, uint64_t stored)
 {
 	uint64_t mask = stored & VK_REC_MASK_PAYLOAD;
-	for (size_t i = 0; i < c->vectors_n; i++)
+	for (size_t i = 0; i < c->vectors_n + c->sparse_n; i++)
 		if (stored & vk_rec_mask_set(c->vectors[i].set.id)) mask |= (uint64_t)1 << (i < 62 ? i + 1 : 63);
 	return mask;
 }

@@ -3,38 +3,11 @@
 
 #include <assert.h>
 
-#include "simd/cpu.h"
-#include "simd/crc32c.h"
-
-#define VERSION 1
-
-static uint32_t crc_of(struct vk_bytes key, const uint8_t *p, size_t n)
-{
-	uint32_t crc = vk_crc32c(vk_cpu_best(), 0, key.p, key.n);
-	return vk_crc32c(vk_cpu_best(), crc, p, n);
-}
+#include "store/record_seal.h"
 
 static struct vk_bytes span(const void *p, size_t n)
 {
 	return (struct vk_bytes){p, n};
-}
-
-/* Puts version and CRC around what the caller wrote into dst[1..n). Returns the whole size. */
-static size_t seal(uint8_t *dst, size_t n, struct vk_bytes key)
-{
-	dst[0] = VERSION;
-	vk_put_u32le(dst + n, crc_of(key, dst, n));
-	return n + 4;
-}
-
-/* The bytes behind the version, and how many before the CRC; NULL when it does not check. */
-static const uint8_t *open(struct vk_bytes value, struct vk_bytes key, size_t *n)
-{
-	const uint8_t *p = (const uint8_t *)value.p;
-	if (value.n < 5 || p[0] != VERSION) return NULL;
-	if (crc_of(key, p, value.n - 4) != vk_get_u32le(p + value.n - 4)) return NULL;
-	*n = value.n - 5;
-	return p + 1;
 }
 
 void vk_rec_slot_key(uint8_t key[4], uint32_t slot)
@@ -52,13 +25,13 @@ bool vk_rec_slot_key_read(struct vk_bytes key, uint32_t *slot)
 void vk_rec_slot_encode(uint8_t dst[VK_REC_SLOT_SIZE], struct vk_bytes id, uint32_t slot)
 {
 	vk_put_u32le(dst + 1, slot);
-	seal(dst, 5, id);
+	vk_rec_seal(dst, 5, id);
 }
 
 bool vk_rec_slot_decode(struct vk_bytes id, struct vk_bytes value, uint32_t *slot)
 {
 	size_t n;
-	const uint8_t *p = open(value, id, &n);
+	const uint8_t *p = vk_rec_open(value, id, &n);
 	if (!p || n != 4) return false;
 	*slot = vk_get_u32le(p);
 	return true;
@@ -71,7 +44,7 @@ size_t vk_rec_point_encode(uint8_t dst[VK_REC_POINT_MAX], uint32_t slot, const s
 	vk_rec_slot_key(key, slot);
 	vk_put_u64le(dst + 1, r->sequence);
 	memcpy(dst + 9, r->id.p, r->id.n);
-	return seal(dst, 9 + r->id.n, span(key, sizeof key));
+	return vk_rec_seal(dst, 9 + r->id.n, span(key, sizeof key));
 }
 
 bool vk_rec_point_decode(struct vk_rec_point *r, uint32_t slot, struct vk_bytes value)
@@ -79,7 +52,7 @@ bool vk_rec_point_decode(struct vk_rec_point *r, uint32_t slot, struct vk_bytes 
 	uint8_t key[4];
 	size_t n;
 	vk_rec_slot_key(key, slot);
-	const uint8_t *p = open(value, span(key, sizeof key), &n);
+	const uint8_t *p = vk_rec_open(value, span(key, sizeof key), &n);
 	if (!p || n < 9 || n > 8 + VK_REC_ID_KEY_MAX) return false;
 	r->sequence = vk_get_u64le(p);
 	r->id = span(p + 8, n - 8);
@@ -107,7 +80,7 @@ size_t vk_rec_change_encode(uint8_t dst[VK_REC_CHANGE_MAX], uint64_t sequence, c
 	vk_put_u32le(dst + 2, r->slot);
 	vk_put_u64le(dst + 6, r->mask);
 	memcpy(dst + 14, r->id.p, r->id.n);
-	return seal(dst, 14 + r->id.n, span(key, sizeof key));
+	return vk_rec_seal(dst, 14 + r->id.n, span(key, sizeof key));
 }
 
 bool vk_rec_change_decode(struct vk_rec_change *r, uint64_t sequence, struct vk_bytes value)
@@ -115,7 +88,7 @@ bool vk_rec_change_decode(struct vk_rec_change *r, uint64_t sequence, struct vk_
 	uint8_t key[8];
 	size_t n;
 	vk_rec_sequence_key(key, sequence);
-	const uint8_t *p = open(value, span(key, sizeof key), &n);
+	const uint8_t *p = vk_rec_open(value, span(key, sizeof key), &n);
 	if (!p || n < 14 || n > 13 + VK_REC_ID_KEY_MAX) return false;
 	if (p[0] != VK_CHANGE_WRITTEN && p[0] != VK_CHANGE_DELETED) return false;
 	r->op = p[0];
@@ -145,13 +118,13 @@ void vk_rec_state_encode(uint8_t dst[VK_REC_STATE_SIZE], const struct vk_rec_sta
 	vk_put_u64le(dst + 9, r->sequence);
 	vk_put_u64le(dst + 17, r->points);
 	vk_put_u64le(dst + 25, r->config_epoch);
-	seal(dst, 33, VK_LIT(VK_REC_STATE_KEY));
+	vk_rec_seal(dst, 33, VK_LIT(VK_REC_STATE_KEY));
 }
 
 bool vk_rec_state_decode(struct vk_rec_state *r, struct vk_bytes value)
 {
 	size_t n;
-	const uint8_t *p = open(value, VK_LIT(VK_REC_STATE_KEY), &n);
+	const uint8_t *p = vk_rec_open(value, VK_LIT(VK_REC_STATE_KEY), &n);
 	if (!p || n != 32) return false;
 	*r = (struct vk_rec_state){
 	    .next_slot = vk_get_u64le(p),
@@ -166,13 +139,13 @@ void vk_rec_cursor_encode(uint8_t dst[VK_REC_CURSOR_SIZE], struct vk_bytes key, 
 {
 	vk_put_u64le(dst + 1, r->sequence);
 	vk_put_u64le(dst + 9, (uint64_t)r->expires_ms);
-	seal(dst, 17, key);
+	vk_rec_seal(dst, 17, key);
 }
 
 bool vk_rec_cursor_decode(struct vk_rec_cursor *r, struct vk_bytes key, struct vk_bytes value)
 {
 	size_t n;
-	const uint8_t *p = open(value, key, &n);
+	const uint8_t *p = vk_rec_open(value, key, &n);
 	if (!p || n != 16) return false;
 	*r = (struct vk_rec_cursor){.sequence = vk_get_u64le(p), .expires_ms = (int64_t)vk_get_u64le(p + 8)};
 	return true;
@@ -221,7 +194,7 @@ void vk_rec_build_encode(uint8_t dst[VK_REC_BUILD_SIZE], uint16_t field, uint64_
 	uint8_t key[8];
 	vk_rec_build_key(key, field);
 	vk_put_u64le(dst + 1, next_slot);
-	seal(dst, 9, span(key, sizeof key));
+	vk_rec_seal(dst, 9, span(key, sizeof key));
 }
 
 bool vk_rec_build_decode(uint16_t field, struct vk_bytes value, uint64_t *next_slot)
@@ -229,7 +202,7 @@ bool vk_rec_build_decode(uint16_t field, struct vk_bytes value, uint64_t *next_s
 	uint8_t key[8];
 	size_t n;
 	vk_rec_build_key(key, field);
-	const uint8_t *p = open(value, span(key, sizeof key), &n);
+	const uint8_t *p = vk_rec_open(value, span(key, sizeof key), &n);
 	if (!p || n != 8) return false;
 	*next_slot = vk_get_u64le(p);
 	return true;

@@ -15,7 +15,7 @@
  * meta    "state"                 version u8, next_slot u64, sequence u64, points u64, config_epoch u64, CRC
  * meta    "config"                the JSON text
  * meta    "cursor:" name          version u8, sequence u64, expires_ms i64, CRC
- * meta    "drop:s" set u32        nothing: a vector set whose rows are being deleted
+ * meta    "drop:s" set u32        nothing: a vector set whose rows are being deleted (record_extra.h may put a place there)
  * meta    "drop:f" field u16      nothing: a payload index that is being deleted
  * meta    "build:" field u16      version u8, next slot u64, CRC: a payload index that is being built
  *

@@ -59,7 +59,7 @@ static void call_init(struct fix *f, struct call *c, enum vk_op_kind kind, uint6
 		c->op.point = vk_arena_calloc(&c->m.a, n, sizeof *c->op.point);
 		for (size_t i = 0; i < n; i++) {
 			struct vk_vec *v = vk_arena_alloc(&c->m.a, sizeof *v);
-			*v = (struct vk_vec){vk_colconf_vector(c->w.conf, (struct vk_bytes){0}), one};
+			*v = (struct vk_vec){.conf = vk_colconf_vector(c->w.conf, (struct vk_bytes){0}), .row = one};
 			c->op.point[c->op.point_n++] = (struct vk_point_in){
 			    .id = u64_key(&c->m, first + i), .vec = v, .vec_n = 1, .payload = vk_bytes_of(payload), .payload_jv = jv};
 		}
@@ -317,7 +317,7 @@ static void test_collection_write_of_an_older_config_is_checked_by_name(void **s
 	static const float two[2] = {1, 1};
 	fix_open(&f, plain);
 	call_init(&f, &c, VK_OP_UPSERT, 1, 1, NULL);
-	c.op.point[0].vec[0] = (struct vk_vec){vk_colconf_vector(c.w.conf, VK_LIT("t")), two};
+	c.op.point[0].vec[0] = (struct vk_vec){.conf = vk_colconf_vector(c.w.conf, VK_LIT("t")), .row = two};
 	/* Another config, the same vector: still good. */
 	assert_int_equal(configure(&f, "\"next_set\":3", "\"next_set\":4", &err), VK_OK);
 	assert_int_equal(vk_collection_write_wait(f.c, &c.w), VK_OK);

@@ -70,8 +70,8 @@ static enum vk_status write_plan(struct vk_collection *c, uint64_t seed, uint64_
 		row_of(row, DIMS, n * IDS + id);
 		in_p->id = key;
 		in_p->vec = vk_arena_calloc(&m.a, 2, sizeof *in_p->vec);
-		in_p->vec[in_p->vec_n++] = (struct vk_vec){vk_colconf_vector(in.conf, (struct vk_bytes){0}), row};
-		if (extra) in_p->vec[in_p->vec_n++] = (struct vk_vec){extra, row};
+		in_p->vec[in_p->vec_n++] = (struct vk_vec){.conf = vk_colconf_vector(in.conf, (struct vk_bytes){0}), .row = row};
+		if (extra) in_p->vec[in_p->vec_n++] = (struct vk_vec){.conf = extra, .row = row};
 		in_p->payload = vk_bytes_of(text);
 		in_p->payload_jv = mem_json(&m, in_p->payload);
 	}

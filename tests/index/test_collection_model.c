@@ -276,7 +276,7 @@ static void random_points(struct world *w, struct mem *m, struct vk_op_in *op, c
 			if (!below(w, 4)) continue;
 			float *row = vk_arena_alloc(&m->a, DIMS_MAX * sizeof *row);
 			random_row(w, row, conf->vectors[k].set.dims);
-			p->vec[p->vec_n++] = (struct vk_vec){&conf->vectors[k], row};
+			p->vec[p->vec_n++] = (struct vk_vec){.conf = &conf->vectors[k], .row = row};
 		}
 		if (op->kind != VK_OP_UPSERT || !below(w, 5)) continue;
 		p->payload = vk_bytes_of(random_payload(w, m));

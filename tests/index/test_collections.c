@@ -113,7 +113,7 @@ static enum vk_status put_point(struct vk_collection *c, uint64_t n)
 	snprintf(payload, sizeof payload, "{\"n\":%llu}", (unsigned long long)n);
 	assert_int_equal(vk_json_parse(&arena, vk_bytes_of(payload), NULL, &doc, NULL), VK_OK);
 	struct vk_colconf *conf = vk_collection_config(c);
-	struct vk_vec vec = {vk_colconf_vector(conf, VK_LIT("")), row};
+	struct vk_vec vec = {.conf = vk_colconf_vector(conf, VK_LIT("")), .row = row};
 	assert_non_null(vec.conf);
 	struct vk_point_in p = {{(const char *)id, sizeof id}, &vec, 1, vk_bytes_of(payload), vk_json_root(doc)};
 	struct vk_op_in op = {.kind = VK_OP_UPSERT, .point = &p, .point_n = 1};

@@ -34,7 +34,7 @@ static void upsert(struct vk_collection *c, uint32_t id, uint64_t dice)
 	uint8_t key[64];
 	float row[DIMS];
 	struct vk_colconf *conf = vk_collection_config(c);
-	struct vk_vec vec = {&conf->vectors[0], row};
+	struct vk_vec vec = {.conf = &conf->vectors[0], .row = row};
 	struct vk_point_in point = {.id = id_number(key, id), .vec = &vec, .vec_n = 1};
 	struct vk_op_in op = {.kind = VK_OP_UPSERT, .point = &point, .point_n = 1};
 	struct vk_write w = {.op = &op, .op_n = 1, .conf = conf, .now_ms = 1000};

@@ -3,7 +3,7 @@
  * exist; estimates hold the truth between min and max; bad filters are refused with their place.
  * Method: a table of cases by hand; a table of refusals; random payloads and filters (gen.h) in three collections with
  * all, some and no payload indexes, after updates and deletes, each bitmap held against vk_filter_match() on every
- * point. VK_TEST_SEED replays. (Held against Qdrant's own in-memory engine by hand: 43,000 random cases, see ARCHITECTURE.)
+ * point. VK_TEST_SEED replays.
  */
 #include "tests/store/util.h"
 
@@ -389,7 +389,8 @@ static void flush(struct world *w)
 	static const float row[2] = {1, 2};
 	for (int i = 0; i < 3 && w->queue_n; i++) {
 		struct vk_colconf *conf = vk_collection_config(w->c[i]);
-		struct vk_vec vec[2] = {{vk_colconf_vector(conf, VK_LIT("")), row}, {vk_colconf_vector(conf, VK_LIT("title")), row}};
+		struct vk_vec vec[2] = {{.conf = vk_colconf_vector(conf, VK_LIT("")), .row = row},
+					{.conf = vk_colconf_vector(conf, VK_LIT("title")), .row = row}};
 		struct vk_op_in op[QUEUE];
 		memset(op, 0, sizeof op);
 		for (size_t k = 0; k < w->queue_n; k++) {

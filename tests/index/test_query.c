@@ -98,7 +98,7 @@ static void put_point(uint32_t i)
 	for (int s = 0; s < SETS; s++) {
 		p->has[s] = roll(10) > 0;
 		for (uint32_t d = 0; d < dims_of[s]; d++) p->row[s][d] = real();
-		if (p->has[s]) vec[in.vec_n++] = (struct vk_vec){vk_colconf_vector(conf, s ? VK_LIT("b") : VK_LIT("a")), p->row[s]};
+		if (p->has[s]) vec[in.vec_n++] = (struct vk_vec){.conf = vk_colconf_vector(conf, s ? VK_LIT("b") : VK_LIT("a")), .row = p->row[s]};
 	}
 	p->live = true;
 	p->k = (int)roll(KEYS);
@@ -781,7 +781,7 @@ static void test_run_leaves_expired_points_out(void **state)
 	assert_int_equal(vk_collection_open(dir.path, VK_LIT(CONFIG("{\"field\":\"dies\",\"after_ms\":0}")), &o, &c, NULL), VK_OK);
 	struct vk_colconf *conf = vk_collection_config(c);
 	float row[8] = {5, 5, 5, 5, 5, 5, 5, 5};
-	struct vk_vec vec = {vk_colconf_vector(conf, VK_LIT("a")), row};
+	struct vk_vec vec = {.conf = vk_colconf_vector(conf, VK_LIT("a")), .row = row};
 	struct vk_point_in in = {.id = id, .vec = &vec, .vec_n = 1, .payload = VK_LIT("{\"k\":\"dying\",\"n\":7000,\"dies\":10}")};
 	assert_int_equal(vk_json_parse(&a, in.payload, &(struct vk_json_opts){.object_spans = true}, &doc, NULL), VK_OK);
 	in.payload_jv = vk_json_root(doc);
