@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "index/collection.h"
 #include "index/exact_run.h"
 
 static int compare_ids(void *view, uint32_t a, uint32_t b)
@@ -52,7 +53,8 @@ static enum vk_status run_group(struct vk_view *v, const struct vk_set *s, struc
 	struct vk_parts parts;
 	enum vk_status st = vk_vset_parts(v->t, s, q[0].in, a, &parts);
 	if (st) return vk_fail(err, st, "the rows of a vector set cannot be read: %s", vk_status_text(st));
-	struct vk_exact_source src = {.set = s, .parts = &parts, .in = q[0].in, .tie = compare_ids, .tie_arg = v};
+	struct vk_exact_source src = {.set = s, .parts = &parts, .in = q[0].in, .tie = compare_ids, .tie_arg = v,
+				      .kv = vk_collection_kv(v->c), .until_ms = v->until_ms};
 	struct vk_exact_stats one;
 	st = vk_exact_run(&src, q, n, o, a, &one, err);
 	if (!st) add_stats(stats, &one);

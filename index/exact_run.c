@@ -1,13 +1,30 @@
-/* A run: memory, workers, units, the shared floors, and the merge. The paths' own files say what is done with a chunk. */
+/*
+ * A run: memory, workers, units, the shared floors, and the merge. The paths' own files say what is done with a chunk.
+ *
+ * Where the rows are a file's, reading them may fault. Each worker is guarded for itself, whichever thread it is on, and so is the
+ * order of ids, since that is asked for under a lock that must be let go: the run then ends with VK_E_IO.
+ */
 #include "index/exact_run.h"
 
 #include <math.h>
+
+#include "base/clock.h"
+#include "store/guard.h"
 
 #define UNIT_BYTES ((size_t)1 << 20)
 
 bool vk_exact_stopped(const struct vk_exact_job *job)
 {
-	return job->opts->stop && atomic_load_explicit(job->opts->stop, memory_order_relaxed);
+	if (atomic_load_explicit(&job->failed, memory_order_relaxed)) return true;
+	if (job->opts->stop && atomic_load_explicit(job->opts->stop, memory_order_relaxed)) return true;
+	return job->src->until_ms && vk_mono_ms() > job->src->until_ms;
+}
+
+static enum vk_status guarded(struct vk_exact_job *job, enum vk_status (*fn)(void *arg), void *arg)
+{
+	enum vk_status st = job->src->kv ? vk_guard_run(job->src->kv, fn, arg) : fn(arg);
+	if (st) atomic_store(&job->failed, true);
+	return st;
 }
 
 void vk_exact_share(struct vk_running *r, struct vk_topk *t, float also)
@@ -20,13 +37,27 @@ void vk_exact_share(struct vk_running *r, struct vk_topk *t, float also)
 	vk_topk_raise(t, seen);
 }
 
+struct tie {
+	const struct vk_exact_source *src;
+	uint32_t a, b;
+	int order;
+};
+
+static enum vk_status ask_tie(void *arg)
+{
+	struct tie *t = arg;
+	t->order = t->src->tie(t->src->tie_arg, t->a, t->b);
+	return VK_OK;
+}
+
 int vk_exact_tie(void *arg, uint32_t a, uint32_t b)
 {
 	struct vk_exact_job *job = arg;
+	struct tie t = {job->src, a, b, a < b ? -1 : a > b};
 	pthread_mutex_lock(&job->tie_lock);
-	int order = job->src->tie(job->src->tie_arg, a, b);
+	(void)guarded(job, ask_tie, &t);
 	pthread_mutex_unlock(&job->tie_lock);
-	return order;
+	return t.order;
 }
 
 /* --- memory, all of it before the workers start --- */
@@ -138,10 +169,23 @@ struct fan {
 	void (*fn)(struct vk_exact_worker *w);
 };
 
+struct one {
+	struct fan *fan;
+	size_t i;
+};
+
+static enum vk_status run_worker(void *arg)
+{
+	struct one *o = arg;
+	o->fan->fn(o->fan->job->worker[o->i]);
+	return VK_OK;
+}
+
 static void fan_out(void *arg, size_t i)
 {
 	struct fan *f = arg;
-	f->fn(f->job->worker[i]);
+	struct one o = {f, i};
+	(void)guarded(f->job, run_worker, &o);
 }
 
 void vk_exact_fan(struct vk_exact_job *job, void (*fn)(struct vk_exact_worker *w))
@@ -173,6 +217,11 @@ static void count(const struct vk_exact_job *job, struct vk_exact_stats *stats)
 	}
 }
 
+static enum vk_status why_stopped(const struct vk_exact_job *job)
+{
+	return atomic_load(&job->failed) ? VK_E_IO : VK_E_CANCELLED;
+}
+
 static enum vk_status run(struct vk_exact_job *job, struct vk_arena *a, struct vk_exact_stats *stats)
 {
 	vk_scorer_init(&job->scorer, job->src->set, job->opts->level);
@@ -183,11 +232,12 @@ static enum vk_status run(struct vk_exact_job *job, struct vk_arena *a, struct v
 	if (!st && job->ops->prepare) st = job->ops->prepare(job, a);
 	if (st) return st;
 	vk_exact_fan(job, work);
-	if (vk_exact_stopped(job)) return VK_E_CANCELLED;
+	if (vk_exact_stopped(job)) return why_stopped(job);
 	if (job->ops->finish) st = job->ops->finish(job, a);
-	if (vk_exact_stopped(job)) return VK_E_CANCELLED;
+	if (vk_exact_stopped(job)) return why_stopped(job);
 	if (st) return st;
 	merge(job);
+	if (atomic_load(&job->failed)) return VK_E_IO;
 	count(job, stats);
 	return VK_OK;
 }
@@ -232,6 +282,7 @@ enum vk_status vk_exact_run(const struct vk_exact_source *src, struct vk_exact_q
 	enum vk_status st = run(&job, a, stats);
 	pthread_mutex_destroy(&job.tie_lock);
 	if (st == VK_E_CANCELLED) return vk_fail(err, st, "the search was cancelled");
+	if (st == VK_E_IO) return vk_fail(err, st, "the rows of a vector set cannot be read");
 	if (st) return vk_fail(err, st, "not enough memory for the search");
 	at = 0;
 	for (size_t i = 0; i < n; i++)

@@ -26,6 +26,8 @@ struct vk_exact_source {
 	const struct vk_bitmap *in; /* of every query of the run, or NULL */
 	vk_topk_tie_fn *tie;        /* order of two slots by id; called under a lock */
 	void *tie_arg;
+	struct vk_kv *kv;           /* whose map the rows are in: each worker guards itself (store/guard.h); NULL: plain memory */
+	uint64_t until_ms;          /* monotonic: give up then with VK_E_CANCELLED; 0: never */
 };
 /* vk_exact_search() over rows at hand; q[i].in is not looked at, source->in is. */
 enum vk_status vk_exact_run(const struct vk_exact_source *src, struct vk_exact_query *q, size_t n,
@@ -147,7 +149,7 @@ struct vk_exact_job {
 	unsigned workers;
 	size_t unit_parts, part_units, tail_units;
 	atomic_size_t next;
-	atomic_bool failed;
+	atomic_bool failed; /* the map could not be read: VK_E_IO */
 	pthread_mutex_t tie_lock;
 	void *own; /* the path's */
 };

@@ -156,7 +156,7 @@ static enum vk_status deal_all(struct deal *d, const struct vk_query_result *r, 
 {
 	enum vk_status st = VK_OK;
 	for (size_t i = from; !st && i < r->n && d->full < d->limit; i++) {
-		if (env && env->stop && atomic_load(env->stop)) return VK_E_CANCELLED;
+		if (vk_view_stopped(d->v) || (env && env->stop && atomic_load(env->stop))) return VK_E_CANCELLED;
 		st = deal_one(d, &r->found[i]);
 	}
 	return st;

@@ -8,9 +8,9 @@
 #define FEW_DIVISOR 16 /* ids of fewer than 1 in 16 points are sorted; of more, the table of ids is walked */
 #define STOP_EVERY 1024
 
-static bool stopped(const struct vk_query_env *env)
+static bool stopped(const struct vk_view *v, const struct vk_query_env *env)
 {
-	return env && env->stop && atomic_load_explicit(env->stop, memory_order_relaxed);
+	return vk_view_stopped(v) || (env && env->stop && atomic_load_explicit(env->stop, memory_order_relaxed));
 }
 
 /* --- lists --- */
@@ -103,7 +103,7 @@ struct scroll {
 
 static bool keep(struct scroll *w, uint32_t slot)
 {
-	if (++w->seen % STOP_EVERY == 0 && stopped(w->env)) w->st = VK_E_CANCELLED;
+	if (++w->seen % STOP_EVERY == 0 && stopped(w->v, w->env)) w->st = VK_E_CANCELLED;
 	else if (!vk_found_add(w->out, &(struct vk_found){.slot = slot, .score = 1})) w->st = VK_E_NOMEM;
 	return !w->st;
 }
@@ -113,7 +113,7 @@ static bool next_id(void *arg, uint32_t slot, struct vk_bytes id)
 	struct scroll *w = arg;
 	(void)id;
 	if (!vk_scope_has(w->s, slot)) {
-		if (++w->seen % STOP_EVERY == 0 && stopped(w->env)) w->st = VK_E_CANCELLED;
+		if (++w->seen % STOP_EVERY == 0 && stopped(w->v, w->env)) w->st = VK_E_CANCELLED;
 		return !w->st;
 	}
 	return keep(w, slot) && w->out->n < w->take;
@@ -155,6 +155,7 @@ enum vk_status vk_query_scroll(struct vk_view *v, const struct vk_scope *s, stru
 /* --- by a field --- */
 
 struct order {
+	struct vk_view *v;
 	const struct vk_scope *s;
 	const struct vk_query_env *env;
 	struct vk_found_list *out;
@@ -172,7 +173,7 @@ static bool next_value(void *arg, const struct vk_order_value *value, uint32_t s
 {
 	struct order *w = arg;
 	struct vk_found f = {.slot = slot, .score = 1, .has_order = true, .order = *value};
-	if (++w->seen % STOP_EVERY == 0 && stopped(w->env)) w->st = VK_E_CANCELLED;
+	if (++w->seen % STOP_EVERY == 0 && stopped(w->v, w->env)) w->st = VK_E_CANCELLED;
 	if (w->st) return false;
 	if (w->out->n >= w->take && !same_value(&w->out->p[w->out->n - 1], &f)) return false;
 	if (!vk_scope_has(w->s, slot)) return true;
@@ -183,7 +184,7 @@ static bool next_value(void *arg, const struct vk_order_value *value, uint32_t s
 enum vk_status vk_query_order(struct vk_view *v, const struct vk_scope *s, const struct vk_order_by *o, size_t take,
 			      const struct vk_query_env *env, struct vk_found_list *out)
 {
-	struct order w = {.s = s, .env = env, .out = out, .take = take};
+	struct order w = {.v = v, .s = s, .env = env, .out = out, .take = take};
 	if (!take || vk_bitmap_empty(s->in)) return VK_OK;
 	enum vk_status st = vk_field_order(v->t, o->field, o->descending, o->has_start ? &o->start : NULL, next_value, &w);
 	if (w.st || st) return w.st ? w.st : st;

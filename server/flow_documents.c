@@ -397,58 +397,44 @@ static enum vk_status list_chunks(struct vk_view *v, const struct vk_filter *f, 
 	return st;
 }
 
-static void write_document(struct vk_qd *q, struct vk_view *v, const struct chunk_order *chunk, size_t n)
+static enum vk_status write_document(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, const struct chunk_order *chunk, size_t n)
 {
 	const struct doc *d = q->flow;
 	const struct vk_qd_with with = {.payload = {.any = true}};
-	struct vk_error err = {0};
-	struct vk_jw w;
 	enum vk_status st = VK_OK;
-	vk_qd_begin(q, &w);
-	vk_jw_object(&w);
-	vk_jw_key(&w, "document_id");
-	vk_jw_str(&w, d->id);
-	vk_jw_key(&w, "chunks");
-	vk_jw_array(&w);
+	vk_qd_begin(q, w);
+	vk_jw_object(w);
+	vk_jw_key(w, "document_id");
+	vk_jw_str(w, d->id);
+	vk_jw_key(w, "chunks");
+	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
-		vk_jw_object(&w);
-		st = vk_qd_write_record(q, &w, v, chunk[i].slot, &with);
-		vk_jw_object_end(&w);
+		if (vk_view_stopped(v)) return VK_E_CANCELLED;
+		vk_jw_object(w);
+		st = vk_qd_write_record(q, w, v, chunk[i].slot, &with);
+		vk_jw_object_end(w);
 	}
-	vk_jw_array_end(&w);
-	vk_jw_object_end(&w);
-	vk_view_end(v);
-	if (st) {
-		vk_fail(&err, st, "a point cannot be read");
-		vk_qd_fail(q, &err);
-	} else {
-		vk_qd_reply(q, &w);
-	}
+	vk_jw_array_end(w);
+	vk_jw_object_end(w);
+	return st;
+}
+
+static enum vk_status answer_document(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
+{
+	const struct doc *d = q->flow;
+	struct vk_filter *all = NULL;
+	struct chunk_order *chunk = NULL;
+	size_t n = 0;
+	enum vk_status st = make_filter(q, q->flow, true, &all, err);
+	if (!st) st = list_chunks(v, all, &q->req->arena, &chunk, &n, err);
+	if (!st && !n)
+		st = vk_fail(err, VK_E_NOT_FOUND, "Not found: No document with id %.*s found", (int)d->id.n, d->id.p);
+	return st ? st : write_document(q, v, w, chunk, n);
 }
 
 static void get_work(struct vk_qd *q)
 {
-	const struct doc *d = q->flow;
-	struct vk_filter *all = NULL;
-	struct vk_error err = {0};
-	struct vk_view v;
-	struct chunk_order *chunk = NULL;
-	size_t n = 0;
-	enum vk_status st = make_filter(q, q->flow, true, &all, &err);
-	if (!st && (st = vk_view_begin(q->c, vk_wall_ms(), &v))) vk_fail(&err, st, "the collection cannot be read");
-	if (st) {
-		vk_qd_fail(q, &err);
-		return;
-	}
-	st = list_chunks(&v, all, &q->req->arena, &chunk, &n, &err);
-	if (!st && !n)
-		st = vk_fail(&err, VK_E_NOT_FOUND, "Not found: No document with id %.*s found", (int)d->id.n, d->id.p);
-	if (!st) {
-		write_document(q, &v, chunk, n);
-		return;
-	}
-	vk_view_end(&v);
-	vk_qd_fail(q, &err);
+	vk_qd_read(q, answer_document);
 }
 
 void vk_flow_document_get(void *app, struct vk_req *req)

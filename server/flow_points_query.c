@@ -5,8 +5,16 @@
 #include "base/clock.h"
 #include "server/flows_qdrant.h"
 #include "server/qdrant_query.h"
+#include "store/guard.h"
 
 typedef enum vk_status read_fn(struct vk_qd *q, struct vk_qd_queries *qs, size_t i, const vk_jv *body, bool groups, struct vk_error *err);
+
+struct lookup { /* the collection that group ids are looked up in; its view is begun outside of any guard */
+	struct vk_collection *c;
+	struct vk_view v;
+	struct vk_qd_with with;
+	bool open;
+};
 
 struct flow {
 	struct vk_qd_queries *qs;
@@ -16,6 +24,7 @@ struct flow {
 	struct vk_path by;
 	size_t group_size;
 	struct vk_bytes lookup; /* n == 0: none */
+	struct lookup *opened;
 	const vk_jv *lookup_payload, *lookup_vectors;
 };
 
@@ -46,7 +55,7 @@ static enum vk_status write_points(struct vk_qd *q, struct vk_jw *w, struct vk_v
 	enum vk_status st = VK_OK;
 	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
-		if (atomic_load(&q->stop)) return VK_E_CANCELLED;
+		if (vk_view_stopped(v)) return VK_E_CANCELLED;
 		vk_jw_object(w);
 		st = vk_qd_write_scored(q, w, v, &found[i], with);
 		vk_jw_object_end(w);
@@ -82,25 +91,9 @@ static enum vk_status answer(struct vk_qd *q, struct vk_view *v, struct vk_jw *w
 	return cannot_read(st, err);
 }
 
-static void in_view(struct vk_qd *q, enum vk_status (*fn)(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err))
-{
-	struct vk_error err = {0};
-	struct vk_view v;
-	struct vk_jw w;
-	enum vk_status st = vk_view_begin(q->c, vk_wall_ms(), &v);
-	if (st) {
-		vk_fail(&err, st, "the collection cannot be read");
-	} else {
-		st = fn(q, &v, &w, &err);
-		vk_view_end(&v);
-	}
-	if (st) vk_qd_fail(q, &err);
-	else vk_qd_reply(q, &w);
-}
-
 static void work(struct vk_qd *q)
 {
-	in_view(q, answer);
+	vk_qd_read(q, answer);
 }
 
 static enum vk_status decode_one(struct vk_qd *q, read_fn *read, bool bare, struct vk_error *err)
@@ -168,13 +161,6 @@ void vk_flow_points_search_batch(void *app, struct vk_req *req)
 
 /* --- groups --- */
 
-struct lookup { /* the collection that group ids are looked up in */
-	struct vk_collection *c;
-	struct vk_view v;
-	struct vk_qd_with with;
-	bool open;
-};
-
 static enum vk_status open_lookup(struct vk_qd *q, struct lookup *l, struct vk_error *err)
 {
 	struct flow *f = q->flow;
@@ -182,7 +168,9 @@ static enum vk_status open_lookup(struct vk_qd *q, struct lookup *l, struct vk_e
 	enum vk_status st = vk_qd_access(q->req, f->lookup, err);
 	if (!st) st = vk_collections_get(q->app->collections, f->lookup, &l->c, err);
 	if (st) return st;
-	if ((st = vk_view_begin(l->c, vk_wall_ms(), &l->v))) return vk_fail(err, st, "the collection cannot be read");
+	st = vk_view_begin(l->c, vk_wall_ms(), &l->v);
+	if (st == VK_E_IO) return vk_qd_storage(err, f->lookup);
+	if (st) return vk_fail(err, st, "the collection cannot be read: %s", vk_status_text(st));
 	l->open = true;
 	/* Names of vectors are those of that collection. */
 	struct vk_colconf *mine = q->conf;
@@ -204,7 +192,7 @@ static enum vk_status write_lookup(struct vk_qd *q, struct vk_jw *w, struct look
 	uint8_t number[9];
 	struct vk_bytes id = {(const char *)number, sizeof number};
 	uint32_t slot;
-	if (!l->open || (g->type == VK_FIELD_INTEGER && !g->is_u64)) return VK_OK;
+	if (g->type == VK_FIELD_INTEGER && !g->is_u64) return VK_OK;
 	if (g->type == VK_FIELD_INTEGER) vk_id_u64(number, g->u64);
 	else if (vk_id_from_text(&q->req->arena, g->text, &id, &ignored)) return VK_OK; /* no id, no record */
 	enum vk_status st = vk_view_slot(&l->v, id, &slot);
@@ -216,9 +204,23 @@ static enum vk_status write_lookup(struct vk_qd *q, struct vk_jw *w, struct look
 	return st;
 }
 
-static enum vk_status write_group(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, struct lookup *l, const struct vk_group *g)
+struct looking {
+	struct vk_qd *q;
+	struct vk_jw *w;
+	const struct vk_group *g;
+};
+
+static enum vk_status look_up(void *arg)
+{
+	struct looking *a = arg;
+	struct flow *f = a->q->flow;
+	return write_lookup(a->q, a->w, f->opened, a->g);
+}
+
+static enum vk_status write_group(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_group *g, struct vk_error *err)
 {
 	struct flow *f = q->flow;
+	struct looking a = {q, w, g};
 	vk_jw_object(w);
 	vk_jw_key(w, "hits");
 	enum vk_status st = write_points(q, w, v, g->found, g->n, &f->qs->with[0]);
@@ -227,12 +229,12 @@ static enum vk_status write_group(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 	if (g->type == VK_FIELD_KEYWORD) vk_jw_str(w, g->text);
 	else if (g->is_u64) vk_jw_u64(w, g->u64);
 	else vk_jw_i64(w, g->i64);
-	st = write_lookup(q, w, l, g);
+	if (f->opened->open) st = vk_guard_run(vk_collection_kv(f->opened->c), look_up, &a);
 	vk_jw_object_end(w);
-	return st;
+	return st == VK_E_IO ? vk_qd_storage(err, f->lookup) : st;
 }
 
-static enum vk_status write_groups(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct lookup *l, struct vk_error *err)
+static enum vk_status answer_groups(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
 {
 	struct flow *f = q->flow;
 	struct vk_query_env env = env_of(q);
@@ -245,24 +247,24 @@ static enum vk_status write_groups(struct vk_qd *q, struct vk_view *v, struct vk
 	vk_jw_object(w);
 	vk_jw_key(w, "groups");
 	vk_jw_array(w);
-	for (size_t i = 0; i < n && !st; i++) st = write_group(q, w, v, l, &group[i]);
+	for (size_t i = 0; i < n && !st; i++) st = write_group(q, w, v, &group[i], err);
 	vk_jw_array_end(w);
 	vk_jw_object_end(w);
 	return cannot_read(st, err);
 }
 
-static enum vk_status answer_groups(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
-{
-	struct lookup l = {0};
-	enum vk_status st = open_lookup(q, &l, err);
-	if (!st) st = write_groups(q, v, w, &l, err);
-	close_lookup(&l);
-	return st;
-}
-
 static void work_groups(struct vk_qd *q)
 {
-	in_view(q, answer_groups);
+	struct flow *f = q->flow;
+	struct lookup l = {0};
+	struct vk_error err = {0};
+	struct vk_jw w;
+	f->opened = &l;
+	bool answered = false;
+	if (open_lookup(q, &l, &err)) vk_qd_fail(q, &err);
+	else answered = vk_qd_view(q, answer_groups, &w);
+	close_lookup(&l);
+	if (answered) vk_qd_reply(q, &w);
 }
 
 static enum vk_status read_lookup(struct flow *f, const vk_jv *v, struct vk_error *err)

@@ -6,23 +6,6 @@
 
 #define HERE_BODY_MAX 2048 /* a request for a few ids is answered in place */
 
-typedef enum vk_status answer_fn(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err);
-
-static void in_view(struct vk_qd *q, answer_fn *fn)
-{
-	struct vk_error err = {0};
-	struct vk_view v;
-	struct vk_jw w;
-	enum vk_status st = vk_view_begin(q->c, vk_wall_ms(), &v);
-	if (!st) {
-		st = fn(q, &v, &w, &err);
-		vk_view_end(&v);
-	}
-	if (st && !err.st) vk_fail(&err, st, st == VK_E_CANCELLED ? "the request was given up" : "the collection cannot be read");
-	if (st) vk_qd_fail(q, &err);
-	else vk_qd_reply(q, &w);
-}
-
 static void *new_flow(struct vk_qd *q, size_t size, struct vk_error *err)
 {
 	q->flow = vk_arena_calloc(&q->req->arena, 1, size);
@@ -72,7 +55,7 @@ static enum vk_status answer_retrieve(struct vk_qd *q, struct vk_view *v, struct
 	vk_qd_begin(q, w);
 	vk_jw_array(w);
 	for (size_t i = 0; i < f->n && !st; i++) {
-		if (atomic_load(&q->stop)) return VK_E_CANCELLED;
+		if (vk_view_stopped(v)) return VK_E_CANCELLED;
 		st = vk_view_slot(v, f->id[i], &slot);
 		if (!st) st = write_one(q, w, v, slot, &f->with);
 		else if (st == VK_E_NOT_FOUND) st = VK_OK; /* left out */
@@ -83,7 +66,7 @@ static enum vk_status answer_retrieve(struct vk_qd *q, struct vk_view *v, struct
 
 static void work_retrieve(struct vk_qd *q)
 {
-	in_view(q, answer_retrieve);
+	vk_qd_read(q, answer_retrieve);
 }
 
 static enum vk_status decode_retrieve(struct vk_qd *q, struct vk_error *err)
@@ -125,7 +108,7 @@ static enum vk_status answer_get(struct vk_qd *q, struct vk_view *v, struct vk_j
 
 static void work_get(struct vk_qd *q)
 {
-	in_view(q, answer_get);
+	vk_qd_read(q, answer_get);
 }
 
 void vk_flow_point_get(void *app, struct vk_req *req)
@@ -152,7 +135,7 @@ static enum vk_status write_page(struct vk_qd *q, struct vk_jw *w, struct vk_vie
 	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
 		const struct vk_found *p = &r->found[i];
-		if (atomic_load(&q->stop)) return VK_E_CANCELLED;
+		if (vk_view_stopped(v)) return VK_E_CANCELLED;
 		vk_jw_object(w);
 		st = vk_qd_write_record(q, w, v, p->slot, &f->qs->with[0]);
 		if (p->has_order) {
@@ -184,7 +167,7 @@ static enum vk_status answer_scroll(struct vk_qd *q, struct vk_view *v, struct v
 
 static void work_scroll(struct vk_qd *q)
 {
-	in_view(q, answer_scroll);
+	vk_qd_read(q, answer_scroll);
 }
 
 static enum vk_status read_order(struct vk_qd *q, struct vk_query *out, struct vk_error *err)
@@ -264,7 +247,7 @@ static enum vk_status answer_count(struct vk_qd *q, struct vk_view *v, struct vk
 
 static void work_count(struct vk_qd *q)
 {
-	in_view(q, answer_count);
+	vk_qd_read(q, answer_count);
 }
 
 static enum vk_status decode_count(struct vk_qd *q, struct vk_error *err)
@@ -399,7 +382,7 @@ static enum vk_status answer_facet(struct vk_qd *q, struct vk_view *v, struct vk
 
 static void work_facet(struct vk_qd *q)
 {
-	in_view(q, answer_facet);
+	vk_qd_read(q, answer_facet);
 }
 
 static bool counts_values(const struct vk_field_conf *f)

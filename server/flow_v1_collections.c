@@ -75,21 +75,18 @@ static void write_collection(struct vk_qd *q, struct vk_jw *w, struct vk_view *v
 }
 
 /* Writes the answer whole, without Qdrant's envelope. */
+static enum vk_status answer_show(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
+{
+	(void)err;
+	vk_flow_json(q->req, w);
+	write_collection(q, w, v);
+	return VK_OK;
+}
+
 static void show(struct vk_qd *q)
 {
-	struct vk_view v;
-	struct vk_error err;
 	struct vk_jw w;
-	enum vk_status st = vk_view_begin(q->c, vk_wall_ms(), &v);
-	if (st) {
-		vk_fail(&err, st, "the collection cannot be read");
-		vk_qd_fail(q, &err);
-		return;
-	}
-	vk_flow_json(q->req, &w);
-	write_collection(q, &w, &v);
-	vk_view_end(&v);
-	vk_qd_end(q);
+	if (vk_qd_view(q, answer_show, &w)) vk_qd_end(q);
 }
 
 static enum vk_status nothing(struct vk_qd *q, struct vk_error *err)

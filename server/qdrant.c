@@ -276,6 +276,7 @@ void vk_qd_fail(struct vk_qd *q, const struct vk_error *err)
 {
 	struct vk_error e = *err;
 	say_why(q, &e);
+	if (e.st == VK_E_IO && !e.http && q->c) vk_qd_storage(&e, q->name);
 	fill_error(q->req, &e);
 	end(q);
 }

@@ -106,6 +106,15 @@ void vk_qd_reply_accepted(struct vk_qd *q);
  * from work, on the pool. ops in the request's arena. done may run on a writer's thread: it only writes the reply. */
 void vk_qd_write(struct vk_qd *q, struct vk_op_in *ops, size_t n, void (*done)(struct vk_qd *q, const struct vk_write *w));
 
+/* Answers in a view of the collection: fn writes the reply after vk_qd_begin() and gives its status; then the request ends. Its time is
+ * the request's, and VK_VIEW_MS_MAX at most; what fn is not allowed is in server/qdrant_read.c. */
+typedef enum vk_status vk_qd_read_fn(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err);
+void vk_qd_read(struct vk_qd *q, vk_qd_read_fn *fn);
+/* The same without the envelope's end: true, and the caller ends the request; false: it has ended with the error. */
+bool vk_qd_view(struct vk_qd *q, vk_qd_read_fn *fn, struct vk_jw *w);
+/* VK_E_IO with the words for a collection whose file cannot be read or written: 503. */
+enum vk_status vk_qd_storage(struct vk_error *err, struct vk_bytes name);
+
 /* Error texts. All return VK_E_INVALID. */
 enum vk_status vk_qd_format(struct vk_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* 400 */
 enum vk_status vk_qd_wrong(struct vk_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));  /* 400 "Wrong input: " */

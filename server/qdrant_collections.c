@@ -106,25 +106,19 @@ static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct 
 	return st;
 }
 
-static void show(struct vk_qd *q)
+static enum vk_status answer_info(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
 {
 	struct vk_collection_stats stats;
-	struct vk_view v;
-	struct vk_jw w;
-	struct vk_error err = {0};
 	enum vk_status st = vk_collection_stats(q->c, &stats);
-	if (!st) st = vk_view_begin(q->c, vk_wall_ms(), &v);
-	if (!st) {
-		vk_qd_begin(q, &w);
-		st = put_info(&w, &v, &stats);
-		vk_view_end(&v);
-	}
-	if (st) {
-		vk_fail(&err, st, "the collection cannot be read: %s", vk_status_text(st));
-		vk_qd_fail(q, &err);
-		return;
-	}
-	vk_qd_reply(q, &w);
+	(void)err;
+	if (st) return st;
+	vk_qd_begin(q, w);
+	return put_info(w, v, &stats);
+}
+
+static void show(struct vk_qd *q)
+{
+	vk_qd_read(q, answer_info);
 }
 
 void vk_flow_collection(void *app, struct vk_req *req)

@@ -428,21 +428,30 @@ static enum vk_status read_row(struct vk_qd *q, struct vk_qd_ref *r, struct vk_v
 	return VK_OK;
 }
 
+struct elsewhere {
+	struct vk_qd *q;
+	struct vk_qd_ref *r;
+	struct vk_error *err;
+};
+
+static enum vk_status read_there(void *arg, struct vk_view *v)
+{
+	struct elsewhere *e = arg;
+	return read_row(e->q, e->r, v, e->err);
+}
+
 static enum vk_status read_elsewhere(struct vk_qd *q, struct vk_qd_ref *r, int64_t now_ms, struct vk_error *err)
 {
 	struct vk_collection *c;
-	struct vk_view v;
 	enum vk_status st = vk_qd_access(q->req, r->collection, err);
 	if (!st) st = vk_collections_get(q->app->collections, r->collection, &c, err);
 	if (st) return st;
 	bool same = c == q->c; /* its own name, or an alias of it */
-	if ((st = vk_view_begin(c, now_ms, &v))) {
-		vk_fail(err, st, "the collection cannot be read");
-	} else {
-		st = read_row(q, r, &v, err);
-		vk_view_end(&v);
-	}
+	struct elsewhere e = {q, r, err};
+	st = vk_view_run(c, now_ms, &q->stop, read_there, &e);
 	vk_collection_unref(c);
+	if (st == VK_E_IO) return vk_qd_storage(err, r->collection);
+	if (st && !err->st) vk_fail(err, st, "the collection cannot be read: %s", vk_status_text(st));
 	if (!st && same) r->query->not_id = r->id;
 	return st;
 }

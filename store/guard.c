@@ -82,10 +82,15 @@ void vk_guard_view_remove(struct vk_kv_txn *t)
 	t->guard = NULL;
 }
 
-/* Those that outlive the guard are their owner's again. */
+/* Those that outlive the guard are of the guard around it, or their owner's again. Call it with g off the stack. */
 static void let_views_go(struct vk_guard *g)
 {
-	while (g->views) vk_guard_view_remove(g->views);
+	struct vk_guard *outer = g->views ? vk_guard_of(g->kv) : NULL;
+	while (g->views) {
+		struct vk_kv_txn *t = g->views;
+		vk_guard_view_remove(t);
+		if (outer) vk_guard_view_add(outer, t);
+	}
 }
 
 static void end_views(struct vk_guard *g)

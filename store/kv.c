@@ -331,6 +331,16 @@ static enum vk_status page_stats(void *arg)
 	return VK_OK;
 }
 
+bool vk_kv_is_broken(const struct vk_kv *kv)
+{
+	return atomic_load(&kv->broken);
+}
+
+bool vk_kv_is_full(const struct vk_kv *kv)
+{
+	return atomic_load(&kv->full);
+}
+
 void vk_kv_stats(struct vk_kv *kv, struct vk_kv_stats *out)
 {
 	*out = (struct vk_kv_stats){0};

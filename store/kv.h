@@ -114,6 +114,8 @@ struct vk_kv_stats {
 	bool full;   /* below the disk's reserve */
 };
 void vk_kv_stats(struct vk_kv *kv, struct vk_kv_stats *out);
+bool vk_kv_is_broken(const struct vk_kv *kv); /* any thread, no map read */
+bool vk_kv_is_full(const struct vk_kv *kv);
 const char *vk_kv_path(const struct vk_kv *kv);
 
 #endif
