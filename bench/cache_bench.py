@@ -297,8 +297,17 @@ def search(args, dir):
     return json.loads(out.stdout)
 
 
+def servers(args, dir):
+    argv = [args.servers_python, str(lab.ROOT / "bench" / "server_peers.py"), "--json", "--rounds", str(args.rounds),
+            "--seconds", str(args.seconds)]
+    if os.environ.get("BENCH_SERVERS_CASES"):
+        argv += ["--case", os.environ["BENCH_SERVERS_CASES"]]
+    out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "VECKEEP_BUILD": str(lab.BUILD)})
+    return json.loads(out.stdout)
+
+
 PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder,
-         "kernels": kernels, "search": search}
+         "kernels": kernels, "search": search, "servers": servers}
 
 
 def commit():
@@ -313,6 +322,7 @@ def main():
     p.add_argument("--seconds", type=int, default=2)
     p.add_argument("--litellm", help="the litellm program")
     p.add_argument("--search-python", help="a python with the peers of search")
+    p.add_argument("--servers-python", help="a python with the peers of servers")
     p.add_argument("--peers-python", help="a python with the encoder's peers")
     p.add_argument("--keep", default=str(lab.ROOT / ".cache" / "bench"), help="where figures are kept")
     p.add_argument("--out", default=str(lab.ROOT / "bench" / "RESULTS.md"))

@@ -16,6 +16,7 @@ Written by `bench/report.py` from `.cache/bench/*.json`; what is under "Notes" i
 TITLES = {"hits": "Hits beside a bare libmicrohttpd server with the same bytes", "misses": "Misses: what the server adds",
           "mixed": "An interactive client while a bulk ingest runs", "litellm": "Beside LiteLLM's proxy",
           "twice": "1,000 real sentences, twice", "search": "Exact search beside FAISS, USearch and NumPy",
+          "servers": "Search over HTTP beside Chroma's server and qdrant-client's local mode",
           "encoder": "The built-in encoder beside its peers",
           "kernels": "Score kernels beside the memory they read"}
 
@@ -148,6 +149,27 @@ def search_case(c):
         "\n\n" + table(["form", "path", "threads", "one query, ms", "MB read"], forms)
 
 
+def servers(got):
+    out = []
+    for c in got["cases"]:
+        rows = []
+        for r in c["runs"]:
+            ours = r["by"]["veckeep"]
+            for name, runs in r["by"].items():
+                ratio = "" if name == "veckeep" else f"{statistics.median(a['rps'] / b['rps'] for a, b in zip(ours, runs)):.1f}x"
+                rows.append(("one value of ten" if r["filtered"] else "none", r["clients"], name, ratio,
+                             f"{statistics.median(x['rps'] for x in runs):,.0f}", us(statistics.median(x["p50_us"] for x in runs)),
+                             us(statistics.median(x["p99_us"] for x in runs)), f"{c['recall'][name][r['filtered']]:.3f}"))
+        fill = ", ".join(f"{k} {v:,.0f}" for k, v in c["upserts_per_s"].items())
+        memory = ", ".join(f"{k} {own:,.0f} MiB beside {files:,.0f} of files" for k, (own, files) in c["memory_mb"].items())
+        out.append(f"### {c['rows']:,} points of {c['dims']}\n\n" +
+                   table(["filter", "clients", "who", "veckeep is", "queries/s", "p50", "p99", "recall@10"], rows) +
+                   f"\n\nUpserts a second, batches of 256, two connections: {fill}. Memory afterwards: {memory}.")
+    return "\n\n".join(out) + \
+        f"\n\nChroma {got['versions']['chromadb']} (its server, HNSW with its defaults), qdrant-client {got['versions']['qdrant-client']} " \
+        "in local mode (in process: no HTTP, no disk). JSON both ways, ten nearest, no payload; `bench/server_peers.py`."
+
+
 def encoder(got):
     return "```\n" + "\n".join(got["lines"] + got["left_out"]) + "\n```\n\n`bench/encoder_peers.py`; how each peer is " \
         "run stands in its head."
@@ -181,7 +203,7 @@ def kernels(got):
 
 
 PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder,
-         "kernels": kernels, "search": search}
+         "kernels": kernels, "search": search, "servers": servers}
 
 
 def part(name, got):

@@ -1,5 +1,6 @@
 -- The load for wrk, set by key=value words behind "--":
 --   body=FILE      one and the same POST body for ever
+--   bodies=FILE    a POST body a line, one after the other, over and over
 --   fresh=PREFIX   a new text in every request: PREFIX and a counter (model=m, batch=1, format=base64)
 --   accept=TYPE    Accept header
 --   every=MS       a pause before each request: a client that thinks, not one that hammers
@@ -17,6 +18,14 @@ function init(args)
 		local f = assert(io.open(o.body, "rb"))
 		wrk.body = f:read("*a")
 		f:close()
+	end
+	if o.bodies then
+		local all, at = {}, 0
+		for line in assert(io.open(o.bodies, "rb")):lines() do all[#all + 1] = wrk.format(nil, nil, nil, line) end
+		request = function()
+			at = at % #all + 1
+			return all[at]
+		end
 	end
 	if o.fresh then
 		local n, batch = 0, tonumber(o.batch)
