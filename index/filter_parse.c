@@ -19,15 +19,27 @@ static void print_place(struct vk_buf *b, const struct vk_fp_place *at)
 	else vk_buf_printf(b, "%s%s", at->up ? "." : "", at->name);
 }
 
-enum vk_status vk_fp_refuse(const struct vk_fp *p, const struct vk_fp_place *at, const char *what)
+static enum vk_status refuse(const struct vk_fp *p, const struct vk_fp_place *at, const char *what,
+			     const char *fmt)
 {
 	struct vk_buf b;
 	if (p->no_memory) return vk_fail(p->err, VK_E_NOMEM, "out of memory while reading a filter");
 	vk_buf_init(&b, PLACE_MAX);
 	print_place(&b, at);
-	enum vk_status st =
-	    vk_fail(p->err, VK_E_INVALID, "%s: %s", b.failed ? "filter" : vk_buf_cstr(&b), what);
+	enum vk_status st = vk_fail(p->err, VK_E_INVALID, fmt, b.failed ? "filter" : vk_buf_cstr(&b), what);
 	vk_buf_free(&b);
+	return st;
+}
+
+enum vk_status vk_fp_refuse(const struct vk_fp *p, const struct vk_fp_place *at, const char *what)
+{
+	return refuse(p, at, what, "Format error in JSON body: %s: %s");
+}
+
+enum vk_status vk_fp_invalid(const struct vk_fp *p, const struct vk_fp_place *at, const char *what)
+{
+	enum vk_status st = refuse(p, at, what, "Validation error in JSON body: [%s: %s]");
+	if (p->err && st == VK_E_INVALID) p->err->http = 422;
 	return st;
 }
 
@@ -102,14 +114,7 @@ static enum vk_status no_test(struct vk_fp *p, const struct vk_fp_place *at, con
 	for (const vk_jv *m = vk_jv_first(v); m; m = vk_jv_next(m))
 		if (!vk_bytes_is(vk_jv_key(m), "key") && vk_fp_given(m))
 			return vk_fp_refuse_name(p, at, "unknown condition", vk_jv_key(m));
-	/* Qdrant's schema lets it pass; its validation, which answers otherwise, does not. */
-	enum vk_status st = vk_fp_refuse(p, at, "At least one field condition must be specified");
-	if (!p->err || st != VK_E_INVALID) return st;
-	char text[VK_ERROR_TEXT_MAX];
-	memcpy(text, p->err->text, sizeof text);
-	vk_fail(p->err, st, "Validation error in JSON body: [%.700s]", text);
-	p->err->http = 422;
-	return st;
+	return vk_fp_invalid(p, at, "At least one field condition must be specified");
 }
 
 /* {"key": ..., test...}: several tests become a `should` of them. */
@@ -211,8 +216,9 @@ static enum vk_status read_slice(struct vk_fp *p, const struct vk_fp_place *at, 
 	uint64_t total, index;
 	if (!vk_jv_u64(vk_jv_get(v, "total"), &total) || total < 1 || total > UINT32_MAX)
 		return vk_fp_refuse(p, at, "`total` must be an integer of 1 or more");
-	if (!vk_jv_u64(vk_jv_get(v, "index"), &index) || index >= total)
-		return vk_fp_refuse(p, at, "`index` must be an integer of 0 or more and less than `total`");
+	if (!vk_jv_u64(vk_jv_get(v, "index"), &index))
+		return vk_fp_refuse(p, at, "`index` must be an integer of 0 or more");
+	if (index >= total) return vk_fp_invalid(p, at, "`index` must be less than `total`");
 	*c = (struct vk_cond){.kind = VK_C_SLICE, .slice = {(uint32_t)index, (uint32_t)total}};
 	return VK_OK;
 }

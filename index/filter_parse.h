@@ -32,7 +32,10 @@ extern const struct vk_fp_reader
     vk_fp_tests[]; /* match, range, ... in the order in which Qdrant tries them */
 #define VK_FP_TESTS 8
 
+/* 400: not of Qdrant's schema. */
 enum vk_status vk_fp_refuse(const struct vk_fp *p, const struct vk_fp_place *at, const char *what);
+/* 422: of the schema, refused by its validation. */
+enum vk_status vk_fp_invalid(const struct vk_fp *p, const struct vk_fp_place *at, const char *what);
 enum vk_status vk_fp_refuse_name(const struct vk_fp *p, const struct vk_fp_place *at, const char *what,
 				 struct vk_bytes name);
 enum vk_status vk_fp_no_memory(const struct vk_fp *p);

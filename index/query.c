@@ -86,6 +86,12 @@ static enum vk_status check_weights(const struct vk_query *q, struct vk_error *e
 	return VK_OK;
 }
 
+enum vk_status vk_query_no_merge(struct vk_error *err)
+{
+	return vk_fail(err, VK_E_INVALID, "Bad request: A query is needed to merge the prefetches. Can't have prefetches without "
+					  "defining a query.");
+}
+
 static enum vk_status check(const struct vk_query *q, unsigned depth, struct vk_error *err)
 {
 	if (depth > VK_QUERY_DEPTH_MAX)
@@ -94,9 +100,7 @@ static enum vk_status check(const struct vk_query *q, unsigned depth, struct vk_
 	if (q->prefetch_n > VK_QUERY_PREFETCH_MAX)
 		return vk_fail(err, VK_E_INVALID, "Wrong input: %zu prefetches at one level, at most %d are possible", q->prefetch_n,
 			       VK_QUERY_PREFETCH_MAX);
-	if (q->prefetch_n && q->kind == VK_QUERY_SCROLL)
-		return vk_fail(err, VK_E_INVALID, "Bad request: A query is needed to merge the prefetches. Can't have prefetches "
-						  "without defining a query.");
+	if (q->prefetch_n && q->kind == VK_QUERY_SCROLL) return vk_query_no_merge(err);
 	if (q->has_threshold && q->kind == VK_QUERY_SCROLL)
 		return vk_fail(err, VK_E_INVALID, "Bad request: A query is needed to use the score_threshold. Can't have "
 						  "score_threshold without defining a query.");

@@ -75,6 +75,9 @@ struct vk_query_env {
 	atomic_bool *stop;
 };
 
+/* Says that prefetches need a query: for who finds it earlier than vk_query_run() does. */
+enum vk_status vk_query_no_merge(struct vk_error *err);
+
 /* Queries of one view that share filter and vector set are run as one batch. */
 enum vk_status vk_query_run(struct vk_view *v, const struct vk_query *q, size_t n, const struct vk_query_env *env,
 			    struct vk_arena *a, struct vk_query_result *out, struct vk_error *err);

@@ -43,10 +43,22 @@ void vk_flow_root(void *app, struct vk_req *req)
 	vk_jw_object_end(&w);
 }
 
+/* The words of probes are Qdrant's: some of its users compare them. What we know beyond them is at /v1/health. */
 void vk_flow_livez(void *app, struct vk_req *req)
 {
 	(void)app;
-	reply_text(req, 200, "ok\n");
+	reply_text(req, 200, "healthz check passed");
+}
+
+static bool is_ready(const struct vk_app *app, const struct vk_req *req)
+{
+	return app->ready && !req->draining;
+}
+
+void vk_flow_readyz(void *app, struct vk_req *req)
+{
+	bool ready = is_ready(app, req);
+	reply_text(req, ready ? 200 : 503, ready ? "all shards are ready" : "some shards are not ready");
 }
 
 static bool disk_low(const struct vk_app *app, uint64_t *free_bytes)
@@ -58,13 +70,13 @@ static bool disk_low(const struct vk_app *app, uint64_t *free_bytes)
 }
 
 /* Degraded is not dead: a provider that is down or a full cache is no reason to take us out. */
-void vk_flow_readyz(void *arg, struct vk_req *req)
+void vk_flow_v1_health(void *arg, struct vk_req *req)
 {
 	struct vk_app *app = arg;
 	struct vk_cachedb_stats s;
 	uint64_t free_bytes = 0;
 	vk_cachedb_stats(app->cache, &s);
-	bool low = disk_low(app, &free_bytes), ready = app->ready && !req->draining;
+	bool low = disk_low(app, &free_bytes), ready = is_ready(app, req);
 	struct vk_jw w;
 	vk_flow_json(req, &w);
 	req->reply.status = ready ? 200 : 503;

@@ -3,6 +3,7 @@
  * one view, run on the pool; what differs is how the body is read and how the answer is wrapped.
  */
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "server/flows_qdrant.h"
 #include "server/qdrant_query.h"
 #include "store/guard.h"
@@ -167,6 +168,8 @@ static enum vk_status open_lookup(struct vk_qd *q, struct lookup *l, struct vk_e
 	if (!f->lookup.n) return VK_OK;
 	enum vk_status st = vk_qd_access(q->req, f->lookup, err);
 	if (!st) st = vk_collections_get(q->app->collections, f->lookup, &l->c, err);
+	if (st == VK_E_NOT_FOUND)
+		vk_fail(err, st, "Not found: Collection %.*s not found", (int)vk_utf8_valid(f->lookup.p, f->lookup.n), f->lookup.p);
 	if (st) return st;
 	st = vk_view_begin(l->c, vk_wall_ms(), &l->v);
 	if (st == VK_E_IO) return vk_qd_storage(err, f->lookup);

@@ -20,6 +20,7 @@ void vk_flow_inference(void *app, struct vk_req *req);
 void vk_flow_root(void *app, struct vk_req *req);
 void vk_flow_livez(void *app, struct vk_req *req);
 void vk_flow_readyz(void *app, struct vk_req *req);
+void vk_flow_v1_health(void *app, struct vk_req *req);
 void vk_flow_metrics(void *app, struct vk_req *req);
 void vk_flow_openapi(void *app, struct vk_req *req);
 /* flow_cache.c */

@@ -390,7 +390,8 @@ static enum vk_status check_index(const struct vk_qd_edit *e, struct vk_error *e
 	vk_jv_bool(vk_jv_get(e->body, "lookup"), &lookup);
 	vk_jv_bool(vk_jv_get(e->body, "range"), &range);
 	if (type == VK_FIELD_INTEGER && !lookup && !range)
-		return vk_qd_validation(err, "field_schema", "the 'lookup' and 'range' capabilities can't be both disabled");
+		return vk_qd_validation(err, "field_schema",
+					"Validation error: the 'lookup' and 'range' capabilities can't be both disabled");
 	return check_object(e->body, vk_qdc_index[type], "field_schema", err);
 }
 

@@ -171,19 +171,31 @@ struct level { /* of a tree, while it is read */
 	struct vk_qd_queries *qs;
 	struct vk_query *out;
 	struct vk_bytes using;
-	const vk_jv *lookup;
+	struct vk_bytes lookup, lookup_vector; /* lookup_from; p == NULL: the searched collection, the vector of `using` */
 };
+
+/* The collection must be there, whether the query reads a point of it or not. */
+static enum vk_status read_lookup(struct level *l, const vk_jv *v, struct vk_error *err)
+{
+	const vk_jv *vector = vk_jv_get(v, "vector");
+	struct vk_collection *c;
+	if (absent(v)) return VK_OK;
+	if (!vk_jv_str(vk_jv_get(v, "collection"), &l->lookup)) return vk_qd_format(err, "lookup_from: missing field `collection`");
+	if (!absent(vector) && !vk_jv_str(vector, &l->lookup_vector))
+		return vk_qd_format(err, "lookup_from: `vector` must be a string");
+	enum vk_status st = vk_qd_access(l->q->req, l->lookup, err);
+	if (!st && !(st = vk_collections_get(l->q->app->collections, l->lookup, &c, err))) vk_collection_unref(c);
+	return st;
+}
 
 static enum vk_status note_id(struct level *l, const vk_jv *v, struct vk_error *err)
 {
 	struct vk_qd_ref *r = vk_arena_calloc(&l->q->req->arena, 1, sizeof *r);
-	const vk_jv *vector = vk_jv_get(l->lookup, "vector");
 	if (!r) return no_memory(err);
 	enum vk_status st = vk_id_read(&l->q->req->arena, v, &r->id, err);
 	if (st) return st;
-	if (!absent(l->lookup) && !vk_jv_str(vk_jv_get(l->lookup, "collection"), &r->collection))
-		return vk_qd_format(err, "lookup_from: missing field `collection`");
-	if (!absent(vector) && !vk_jv_str(vector, &r->vector)) return vk_qd_format(err, "lookup_from: `vector` must be a string");
+	r->collection = l->lookup;
+	r->vector = l->lookup_vector;
 	r->query = l->out;
 	r->next = l->qs->refs;
 	l->qs->refs = r;
@@ -304,18 +316,20 @@ static enum vk_status read_prefetches(struct vk_qd *q, struct vk_qd_queries *qs,
 static enum vk_status read_level(struct vk_qd *q, struct vk_qd_queries *qs, const vk_jv *body, struct vk_query *out, unsigned depth,
 				 struct vk_error *err)
 {
-	struct level l = {.q = q, .qs = qs, .out = out, .using = VK_LIT(""), .lookup = vk_jv_get(body, "lookup_from")};
-	const vk_jv *using = vk_jv_get(body, "using");
+	struct level l = {.q = q, .qs = qs, .out = out, .using = VK_LIT("")};
+	const char *limit = depth ? "internal.prefetch.limit" : "internal.limit";
+	const vk_jv *using = vk_jv_get(body, "using"), *query = vk_jv_get(body, "query"), *prefetch = vk_jv_get(body, "prefetch");
 	if (vk_jv_type(body) != VK_J_OBJECT) return vk_qd_format(err, "expected an object");
 	if (!absent(using) && !vk_jv_str(using, &l.using)) return vk_qd_format(err, "using: expected a string");
-	enum vk_status st = read_prefetches(q, qs, vk_jv_get(body, "prefetch"), out, depth + 1, err);
+	/* What is wrong with any query goes before what this one asks for: it may be of a kind that we do not have. */
+	enum vk_status st = vk_qd_size(body, "limit", limit, 1, LIMIT_DEFAULT, &out->limit, err);
+	if (!st && absent(query) && (vk_jv_type(prefetch) == VK_J_OBJECT || vk_jv_len(prefetch))) st = vk_query_no_merge(err);
+	if (!st) st = read_lookup(&l, vk_jv_get(body, "lookup_from"), err);
+	if (!st) st = read_prefetches(q, qs, prefetch, out, depth + 1, err);
 	if (!st) st = read_filter(q, qs, body, &out->filter, err);
-	if (!st) st = read_kind(&l, vk_jv_get(body, "query"), err);
+	if (!st) st = read_kind(&l, query, err);
 	if (!st) st = read_params(body, out, err);
-	if (!st) st = read_threshold(body, out, err);
-	if (!st)
-		st = vk_qd_size(body, "limit", depth ? "internal.prefetch.limit" : "internal.limit", 1, LIMIT_DEFAULT, &out->limit, err);
-	return st;
+	return st ? st : read_threshold(body, out, err);
 }
 
 /* --- whole requests --- */

@@ -8,6 +8,7 @@ const struct vk_route vk_routes[] = {
 	{VK_GET, "/healthz", "health", 0, vk_flow_livez, true},
 	{VK_GET, "/livez", "health", 0, vk_flow_livez, true},
 	{VK_GET, "/readyz", "health", 0, vk_flow_readyz, true},
+	{VK_GET, "/v1/health", "health", 0, vk_flow_v1_health, true},
 	{VK_GET, "/metrics", "metrics", VK_SCOPE_METRICS, vk_flow_metrics, false},
 	{VK_GET, "/openapi.json", "openapi", 0, vk_flow_openapi, true},
 
