@@ -136,6 +136,16 @@ static bool count(void *arg, struct vk_bytes name)
 	return true;
 }
 
+/* What Qdrant may be built with, and this is not. */
+static void put_features(struct vk_jw *w)
+{
+	static const char *const names[] = {"debug", "service_debug_feature", "recovery_mode", "gpu", "rocksdb", "staging"};
+	vk_jw_key(w, "features");
+	vk_jw_object(w);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) vk_jw_kb(w, names[i], false);
+	vk_jw_object_end(w);
+}
+
 static void telemetry(struct vk_qd *q)
 {
 	struct vk_jw w;
@@ -156,6 +166,7 @@ static void telemetry(struct vk_qd *q)
 	vk_jw_kv(&w, "name", "veckeep");
 	vk_jw_kv(&w, "version", VK_VERSION);
 	vk_jw_kv(&w, "startup", startup);
+	put_features(&w);
 	vk_jw_object_end(&w);
 	vk_jw_key(&w, "collections");
 	vk_jw_object(&w);

@@ -64,7 +64,8 @@ static const struct vk_qdc_member quant_product[] = {{"compression", WORD, 0, 0,
 static const struct vk_qdc_member quant_binary[] = {{"always_ram", BOOL, 0, 0, NULL, NULL}, MEMORY,
 					     {"encoding", WORD, 0, 0, "one_bit two_bits one_and_half_bits", NULL},
 					     {"query_encoding", WORD, 0, 0, "default binary scalar4bits scalar8bits", NULL}, {0}};
-static const struct vk_qdc_member quant_turbo[] = {{"always_ram", BOOL, 0, 0, NULL, NULL}, MEMORY, {0}};
+static const struct vk_qdc_member quant_turbo[] = {{"always_ram", BOOL, 0, 0, NULL, NULL}, MEMORY,
+					    {"bits", WORD, 0, 0, "bits1 bits1_5 bits2 bits4", NULL}, {0}};
 const struct vk_qdc_quant vk_qdc_quants[VK_QDC_QUANTS] = {{"scalar", quant_scalar, "type"}, {"product", quant_product, "compression"}, {"binary", quant_binary, NULL},
 	      {"turbo", quant_turbo, NULL}};
 
