@@ -60,6 +60,8 @@ int vk_view_compare_ids(struct vk_view *v, uint32_t a, uint32_t b);
 /* Walks live, unexpired points in id order from `from` (inclusive; p == NULL: the first). fn returns false to stop. */
 enum vk_status vk_view_scroll(struct vk_view *v, struct vk_bytes from,
 			      bool (*fn)(void *arg, uint32_t slot, struct vk_bytes id), void *arg);
+/* Has the point this vector, dense or sparse? */
+bool vk_view_has(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf);
 /* A point's sparse vector, in the arena. VK_E_NOT_FOUND: it has none. */
 struct vk_sparse {
 	uint32_t n;

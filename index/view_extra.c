@@ -21,6 +21,11 @@ static enum vk_status get(struct vk_view *v, uint32_t slot, uint8_t kind, uint32
 	return vk_kv_get(v->t, VK_T_EXTRA, span(key, sizeof key), value);
 }
 
+bool vk_view_has(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf)
+{
+	return conf->sparse ? vk_extra_has(v->t, slot, VK_EXTRA_SPARSE, conf->set.id) : vk_vset_has(v->t, &conf->set, slot);
+}
+
 enum vk_status vk_view_sparse(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf, struct vk_arena *a,
 			      struct vk_sparse *out)
 {

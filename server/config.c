@@ -89,13 +89,9 @@ static void read_top(struct vk_config *c, struct vk_cfg *cfg)
 	c->cache_max_bytes = vk_cfg_size(cfg, cache, "cache", "max_bytes", 0);
 	c->cache_map_bytes = vk_cfg_size(cfg, cache, "cache", "map_bytes", 0);
 	const vk_jv *collections = vk_jv_get(root, "collections");
-	vk_cfg_object(cfg, collections, "collections", "open map_bytes sparse");
+	vk_cfg_object(cfg, collections, "collections", "open map_bytes");
 	c->collections_open = (unsigned)vk_cfg_u64(cfg, collections, "collections", "open", 0, 0, 100000);
 	c->collections_map_bytes = vk_cfg_size(cfg, collections, "collections", "map_bytes", 0);
-	const char *sparse = vk_cfg_str(cfg, collections, "collections", "sparse", "refuse");
-	c->sparse_drop = strcmp(sparse, "drop") == 0;
-	if (!c->sparse_drop && strcmp(sparse, "refuse") != 0)
-		vk_cfg_fail(cfg, "collections.sparse", "expected \"refuse\" or \"drop\"");
 	const vk_jv *log = vk_jv_get(root, "log");
 	vk_cfg_object(cfg, log, "log", "level access");
 	const char *level = vk_cfg_str(cfg, log, "log", "level", "info");

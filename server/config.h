@@ -39,7 +39,6 @@ struct vk_config {
 	uint64_t cache_map_bytes;
 	unsigned collections_open;  /* without a user, 0: 256 */
 	uint64_t collections_map_bytes;
-	bool sparse_drop;           /* take sparse vectors' declarations, leave the vectors themselves out */
 	bool offline, insecure;
 	int log_level;
 	bool access_log;

@@ -33,6 +33,18 @@ static void write_vector(struct vk_jw *w, struct vk_view *v, const struct vk_vec
 	vk_jw_object_end(w);
 }
 
+static void write_sparse(struct vk_jw *w, struct vk_view *v, const struct vk_vector_conf *c)
+{
+	struct vk_bitmap *has = NULL;
+	uint64_t points = vk_field_has_set(v->t, c->set.id, &has) ? 0 : vk_bitmap_count(has);
+	vk_bitmap_free(has);
+	vk_jw_key(w, c->name);
+	vk_jw_object(w);
+	vk_jw_ki(w, "set", c->set.id);
+	vk_jw_ki(w, "points", (int64_t)points);
+	vk_jw_object_end(w);
+}
+
 static void write_collection(struct vk_qd *q, struct vk_jw *w, struct vk_view *v)
 {
 	const struct vk_colconf *c = v->conf;
@@ -48,6 +60,11 @@ static void write_collection(struct vk_qd *q, struct vk_jw *w, struct vk_view *v
 	vk_jw_object(w);
 	for (size_t i = 0; i < c->vectors_n; i++) write_vector(w, v, &c->vectors[i]);
 	vk_jw_object_end(w);
+	vk_jw_key(w, "sparse_vectors");
+	vk_jw_object(w);
+	for (size_t i = 0; i < c->sparse_n; i++) write_sparse(w, v, &c->sparse[i]);
+	vk_jw_object_end(w);
+	vk_jw_ki(w, "texts", (int64_t)s.texts);
 	vk_jw_kv(w, "text_from", c->text_from);
 	vk_jw_kv(w, "provenance", provenance_names[c->provenance]);
 	vk_jw_key(w, "ttl");

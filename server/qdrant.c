@@ -568,7 +568,6 @@ void vk_qd_write(struct vk_qd *q, struct vk_op_in *ops, size_t n, void (*done)(s
 		vk_qd_fail(q, &err);
 		return;
 	}
-	if (q->sparse_dropped) vk_reply_headerf(q->req, "x-veckeep-sparse-dropped", "%zu", q->sparse_dropped);
 	mine->q = q;
 	mine->done = done;
 	mine->w = (struct vk_write){.op = ops, .op_n = n, .conf = q->conf, .now_ms = vk_wall_ms(), .done = written, .arg = mine};

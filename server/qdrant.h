@@ -55,7 +55,6 @@ struct vk_qd {
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
 	atomic_int gone;             /* 0, or 1 + enum vk_gone: why `stop` was set */
 	enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err); /* vk_qd_serve()'s */
-	size_t sparse_dropped;       /* sparse vectors left out, as the server's configuration says */
 	float *scratch;              /* a row on its way out */
 	size_t scratch_n;
 	struct vk_parted *parted;    /* not NULL: the collection is let go of by another thread, see vk_qd_part() */
@@ -131,9 +130,18 @@ enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **ou
 /* One vector for `conf`, numbers or Document: *row points at dims floats (perhaps filled later). write: role document. */
 enum vk_status vk_qd_vector(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const vk_jv *v, bool write,
 			    const float **row, struct vk_error *err);
-/* A name that no dense vector of q->conf has, and what stood there (NULL: nothing): the error, or VK_OK when it is a declared sparse vector
- * that the server's configuration says to leave out. */
-enum vk_status vk_qd_vector_stray(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_error *err);
+/* One named vector of a point: dense (numbers, a text) or sparse ({"indices", "values"}), as the config has the name. */
+enum vk_status vk_qd_vec(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_vec *out, struct vk_error *err);
+/* The vector of this name in q->conf, dense or sparse, or the error that there is none. */
+enum vk_status vk_qd_named(const struct vk_qd *q, struct vk_bytes name, const struct vk_vector_conf **out, struct vk_error *err);
+/* Is this a sparse vector's value, and if so, a good one? 422 when it is not. */
+bool vk_qd_is_sparse(const vk_jv *v);
+enum vk_status vk_qd_sparse_check(const vk_jv *v, struct vk_error *err);
+enum vk_status vk_qd_sparse(struct vk_qd *q, const vk_jv *v, struct vk_vec *out, struct vk_error *err);
+/* The 400 for searching one. */
+enum vk_status vk_qd_sparse_search(struct vk_bytes name, struct vk_error *err);
+/* {"indices": [], "values": []} of a point; VK_E_NOT_FOUND, and nothing written, when it has none. */
+enum vk_status vk_qd_sparse_write(struct vk_jw *w, struct vk_view *v, uint32_t slot, const struct vk_vector_conf *c);
 /* "points": [ids] and/or "filter": {...} -> op. */
 enum vk_status vk_qd_selector(struct vk_qd *q, const vk_jv *body, struct vk_op_in *op, struct vk_error *err);
 enum vk_status vk_qd_ids(struct vk_qd *q, const vk_jv *v, struct vk_bytes **ids, size_t *n, struct vk_error *err);

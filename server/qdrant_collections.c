@@ -247,13 +247,13 @@ void vk_flow_vector_add(void *app, struct vk_req *req)
 	struct vk_error err = {0};
 	struct vk_qd *q = vk_qd_new(app, req, true, true);
 	if (!q) return;
-	const vk_jv *dense = vk_jv_get(q->body, "dense");
-	if (vk_jv_type(dense) == VK_J_OBJECT) {
-		start_edit(q, VK_QD_VECTOR_ADD, dense, vk_req_param(req, "vector_name"), true);
+	const vk_jv *dense = vk_jv_get(q->body, "dense"), *sparse = vk_jv_get(q->body, "sparse");
+	bool is_dense = vk_jv_type(dense) == VK_J_OBJECT;
+	if (is_dense || vk_jv_type(sparse) == VK_J_OBJECT) {
+		start_edit(q, is_dense ? VK_QD_VECTOR_ADD : VK_QD_SPARSE_ADD, is_dense ? dense : sparse, vk_req_param(req, "vector_name"), true);
 		return;
 	}
-	if (vk_jv_get(q->body, "sparse")) vk_qd_wrong(&err, "sparse vectors: this version keeps dense vectors only");
-	else vk_qd_format(&err, "data did not match any variant of untagged enum VectorNameConfig: expected `dense`");
+	vk_qd_format(&err, "data did not match any variant of untagged enum VectorNameConfig: expected `dense` or `sparse`");
 	vk_qd_fail(q, &err);
 }
 

@@ -57,6 +57,9 @@ const struct vk_qdc_member vk_qdc_strict[] = {
 	{"multivector_config", OBJECT, 0, 0, NULL, NULL}, {"sparse_config", OBJECT, 0, 0, NULL, NULL},
 	{"max_payload_index_count", UINT, 0, 0, NULL, NULL}, {"max_resident_memory_percent", UINT, 1, 100, NULL, NULL}, {0}};
 
+const struct vk_qdc_member vk_qdc_sparse_index[] = {
+	{"full_scan_threshold", UINT, 0, 0, NULL, NULL}, {"on_disk", BOOL, 0, 0, NULL, NULL}, MEMORY,
+	{"datatype", WORD, 0, 0, "float32 float16 uint8 turbo4", NULL}, {0}};
 static const struct vk_qdc_member quant_scalar[] = {{"type", WORD, 0, 0, "int8", NULL}, {"quantile", FLOAT, 0.5, 1, NULL, NULL},
 					     {"always_ram", BOOL, 0, 0, NULL, NULL}, MEMORY, {0}};
 static const struct vk_qdc_member quant_product[] = {{"compression", WORD, 0, 0, "x4 x8 x16 x32 x64", NULL},
@@ -234,20 +237,57 @@ static enum vk_status check_vectors(const vk_jv *vectors, struct vk_error *err)
 	return VK_OK;
 }
 
-static enum vk_status check_sparse(const struct vk_app *app, const vk_jv *sparse, const vk_jv *vectors, struct vk_error *err)
+/* turbo4 is a datatype that Qdrant has for dense vectors alone. */
+static enum vk_status check_sparse_datatype(const vk_jv *datatype, const char *path, struct vk_error *err)
 {
+	struct vk_bytes s;
+	if (!vk_jv_str(datatype, &s) || !vk_bytes_is(s, "turbo4")) return VK_OK;
+	return vk_qd_wrong(err, "%s: sparse vectors do not support the datatype turbo4", path);
+}
+
+static enum vk_status check_sparse(const vk_jv *sparse, struct vk_error *err)
+{
+	static const struct vk_qdc_member table[] = {{"modifier", WORD, 0, 0, "none idf", NULL}, {0}};
+	char where[PATH_MAX_TEXT];
 	if (absent(sparse)) return VK_OK;
 	if (vk_jv_type(sparse) != VK_J_OBJECT) return vk_qd_format(err, "sparse_vectors: invalid type, expected an object");
 	for (const vk_jv *v = vk_jv_first(sparse); v; v = vk_jv_next(v)) {
 		struct vk_bytes name = vk_jv_key(v);
-		if (!app->config.sparse_drop)
-			return vk_qd_wrong(err, "sparse_vectors.%.*s: this version keeps dense vectors only (the server's configuration can "
-						"say collections.sparse: \"drop\")", shown(name), name.p);
-		if (vk_jv_type(v) != VK_J_OBJECT) return vk_qd_format(err, "sparse_vectors.%.*s: expected an object", shown(name), name.p);
-		if (!vk_qdc_is_single(vectors) && vk_jv_get(vectors, name.p))
-			return vk_qd_wrong(err, "Sparse vector name `%.*s` is already used for dense vector", shown(name), name.p);
+		const vk_jv *index = vk_jv_get(v, "index");
+		enum vk_status st = check_vector_name(name, err);
+		snprintf(where, sizeof where, "sparse_vectors.%.*s", shown(name), name.p);
+		if (!st && !name.n) st = vk_qd_wrong(err, "sparse_vectors: a sparse vector needs a name");
+		if (!st && vk_jv_type(v) != VK_J_OBJECT) st = vk_qd_format(err, "%s: invalid type, expected an object", where);
+		if (!st) st = check_object(v, table, where, err);
+		snprintf(where, sizeof where, "sparse_vectors.%.*s.index", shown(name), name.p);
+		if (!st) st = check_object(index, vk_qdc_sparse_index, where, err);
+		if (!st) st = check_sparse_datatype(vk_jv_get(index, "datatype"), where, err);
+		if (st) return st;
 	}
 	return VK_OK;
+}
+
+/* Both kinds of a new collection: names are told apart, and counted together. */
+static enum vk_status check_both(const vk_jv *vectors, const vk_jv *sparse, struct vk_error *err)
+{
+	bool single = vk_qdc_is_single(vectors);
+	for (const vk_jv *v = vk_jv_first(sparse); v && !single; v = vk_jv_next(v))
+		if (vk_jv_get(vectors, vk_jv_key(v).p))
+			return vk_qd_wrong(err, "Sparse vector name `%.*s` is already used for dense vector", shown(vk_jv_key(v)), vk_jv_key(v).p);
+	if ((single ? 1 : vk_jv_len(vectors)) + vk_jv_len(sparse) > VK_VECTORS_MAX)
+		return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
+	return VK_OK;
+}
+
+/* {"modifier", "datatype"} of a sparse vector that is added. */
+static enum vk_status check_new_sparse(const vk_jv *v, struct vk_bytes name, struct vk_error *err)
+{
+	static const struct vk_qdc_member table[] = {{"modifier", WORD, 0, 0, "none idf", NULL},
+					      {"datatype", WORD, 0, 0, "float32 float16 uint8 turbo4", NULL}, {0}};
+	if (!name.n) return vk_qd_wrong(err, "a sparse vector needs a name");
+	enum vk_status st = check_vector_name(name, err);
+	if (!st) st = check_object(v, table, "sparse", err);
+	return st ? st : check_sparse_datatype(vk_jv_get(v, "datatype"), "sparse", err);
 }
 
 /* --- ours: metadata.veckeep --- */
@@ -342,11 +382,13 @@ static enum vk_status check_common(const vk_jv *body, const vk_jv *p, bool diff,
 	return st ? st : check_ours(vk_jv_get(body, "metadata"), err);
 }
 
-enum vk_status vk_qdc_check_create(const struct vk_app *app, const vk_jv *body, struct vk_error *err)
+enum vk_status vk_qdc_check_create(const vk_jv *body, struct vk_error *err)
 {
+	const vk_jv *vectors = vk_jv_get(body, "vectors"), *sparse = vk_jv_get(body, "sparse_vectors");
 	struct vk_bytes method;
-	enum vk_status st = check_vectors(vk_jv_get(body, "vectors"), err);
-	if (!st) st = check_sparse(app, vk_jv_get(body, "sparse_vectors"), vk_jv_get(body, "vectors"), err);
+	enum vk_status st = check_vectors(vectors, err);
+	if (!st) st = check_sparse(sparse, err);
+	if (!st) st = check_both(vectors, sparse, err);
 	if (!st) st = check_common(body, body, false, err);
 	if (st) return st;
 	if (vk_jv_str(vk_jv_get(body, "sharding_method"), &method) && vk_bytes_is(method, "custom"))
@@ -367,6 +409,7 @@ static enum vk_status check_update(const vk_jv *body, struct vk_error *err)
 		if (!st) st = check_object(vk_jv_get(v, "hnsw_config"), vk_qdc_hnsw_own, "vectors.hnsw_config", err);
 		if (!st) st = check_quant(vk_jv_get(v, "quantization_config"), "vectors.quantization_config", true, err);
 	}
+	if (!st) st = check_sparse(vk_jv_get(body, "sparse_vectors"), err);
 	return st ? st : check_common(body, vk_jv_get(body, "params"), true, err);
 }
 
@@ -404,6 +447,7 @@ enum vk_status vk_qd_config_check(const struct vk_qd_edit *e, struct vk_error *e
 	case VK_QD_VECTOR_ADD:
 		st = check_vector_name(e->name, err);
 		return st ? st : check_vector(e->body, "dense", err);
+	case VK_QD_SPARSE_ADD: return check_new_sparse(e->body, e->name, err);
 	case VK_QD_INDEX_ADD: return check_index(e, err);
 	case VK_QD_VECTOR_DROP:
 	case VK_QD_INDEX_DROP: break;

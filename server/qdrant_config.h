@@ -2,7 +2,7 @@
  * What a client asks of a collection -> the collection's own JSON (index/config.h), and back as Qdrant shows it.
  *
  * Everything that Qdrant's schema knows is checked as Qdrant checks it and kept; what changes nothing here (graph, optimizer, log,
- * replication) is shown again with Qdrant's defaults. What this version cannot honour (multivectors, sparse vectors, turbo4
+ * replication) is shown again with Qdrant's defaults. What this version cannot honour (multivectors, turbo4
  * rows) is refused by name.
  */
 #ifndef VK_SERVER_QDRANT_CONFIG_H
@@ -14,12 +14,12 @@
 /* CreateCollection -> config. */
 enum vk_status vk_qd_config_create(struct vk_app *app, const vk_jv *body, struct vk_buf *json, struct vk_error *err);
 
-enum vk_qd_edit_kind { VK_QD_UPDATE, VK_QD_VECTOR_ADD, VK_QD_VECTOR_DROP, VK_QD_INDEX_ADD, VK_QD_INDEX_DROP };
+enum vk_qd_edit_kind { VK_QD_UPDATE, VK_QD_VECTOR_ADD, VK_QD_SPARSE_ADD, VK_QD_VECTOR_DROP, VK_QD_INDEX_ADD, VK_QD_INDEX_DROP };
 struct vk_qd_edit { /* arg of vk_qd_config_edit(), for vk_collection_configure() */
 	struct vk_app *app;
 	struct vk_registry *registry;
 	enum vk_qd_edit_kind kind;
-	const vk_jv *body;      /* UPDATE: UpdateCollection; VECTOR_ADD: VectorParams; INDEX_ADD: the schema, a string or an object */
+	const vk_jv *body;      /* UPDATE: UpdateCollection; VECTOR_ADD: VectorParams; SPARSE_ADD: SparseVectorConfig; INDEX_ADD: the schema, a string or an object */
 	struct vk_bytes name;   /* of the vector, or the field's path */
 };
 enum vk_status vk_qd_config_edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err);

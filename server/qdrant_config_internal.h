@@ -17,6 +17,7 @@ struct vk_qdc_member { /* a table ends with a row without a name */
 	const char *dflt;  /* JSON text when it was never said; NULL: not shown */
 };
 extern const struct vk_qdc_member vk_qdc_hnsw[], vk_qdc_hnsw_own[], vk_qdc_optimizer[], vk_qdc_wal[], vk_qdc_params[], vk_qdc_strict[];
+extern const struct vk_qdc_member vk_qdc_sparse_index[];
 extern const struct vk_qdc_member *const vk_qdc_index[VK_FIELD_TYPES]; /* params of payload indexes */
 
 #define VK_QDC_QUANTS 4
@@ -27,7 +28,7 @@ struct vk_qdc_quant {
 };
 extern const struct vk_qdc_quant vk_qdc_quants[VK_QDC_QUANTS];
 
-enum vk_status vk_qdc_check_create(const struct vk_app *app, const vk_jv *body, struct vk_error *err);
+enum vk_status vk_qdc_check_create(const vk_jv *body, struct vk_error *err);
 /* `vectors` that is one vector's own parameters. */
 bool vk_qdc_is_single(const vk_jv *vectors);
 /* quantization_config, also by its older name. */

@@ -38,6 +38,15 @@ static void show_params(const struct vk_colconf *c, struct vk_jw *w)
 		}
 		vk_jw_object_end(w);
 	}
+	if (c->sparse_n) {
+		vk_jw_key(w, "sparse_vectors");
+		vk_jw_object(w);
+		for (size_t i = 0; i < c->sparse_n; i++) {
+			vk_jw_key(w, c->sparse[i].name);
+			show_vector(w, &c->sparse[i]);
+		}
+		vk_jw_object_end(w);
+	}
 	for (const vk_jv *m = vk_jv_first(vk_jv_get(c->root, "params")); m; m = vk_jv_next(m)) put_member(w, m);
 	vk_jw_object_end(w);
 }

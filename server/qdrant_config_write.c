@@ -9,7 +9,7 @@
 #include "server/qdrant_config_internal.h"
 
 #define TOP_KNOWN \
-	"vectors params hnsw_config optimizer_config wal_config quantization_config strict_mode_config metadata indexes veckeep"
+	"vectors sparse_vectors params hnsw_config optimizer_config wal_config quantization_config strict_mode_config metadata indexes veckeep"
 #define OURS_KNOWN "text_from provenance ttl next_set next_field pool"
 
 struct writer {
@@ -219,13 +219,60 @@ static enum vk_status put_vectors(struct writer *x)
 	return st;
 }
 
+/* --- sparse vectors --- */
+
+/* old NULL: new. params: SparseVectorParams over what was, or, when one is added, SparseVectorConfig; NULL: none. */
+static void put_one_sparse(struct writer *x, struct vk_bytes name, const struct vk_vector_conf *old, const vk_jv *params)
+{
+	const vk_jv *was = old ? old->json : NULL, *index_was = vk_jv_get(was, "index"), *index = vk_jv_get(params, "index");
+	const vk_jv *modifier = vk_jv_get(params, "modifier"), *datatype = vk_jv_get(params, "datatype");
+	if (absent(modifier)) modifier = vk_jv_get(was, "modifier");
+	vk_jw_key(x->w, name.p);
+	vk_jw_object(x->w);
+	if (is_edit(x, VK_QD_SPARSE_ADD) && !old && !absent(datatype)) {
+		vk_jw_key(x->w, "index");
+		vk_jw_object(x->w);
+		put_member(x->w, datatype);
+		vk_jw_object_end(x->w);
+	} else if (!absent(index) || !absent(index_was)) {
+		vk_jw_key(x->w, "index");
+		put_merged(x->w, vk_qdc_sparse_index, index_was, index);
+	}
+	if (!absent(modifier)) put_member(x->w, modifier);
+	vk_jw_key(x->w, "veckeep");
+	vk_jw_object(x->w);
+	vk_jw_ki(x->w, "set", old ? old->set.id : x->next_set++);
+	vk_jw_object_end(x->w);
+	vk_jw_object_end(x->w);
+}
+
+static enum vk_status put_sparse(struct writer *x)
+{
+	const vk_jv *said = vk_jv_get(x->body, "sparse_vectors");
+	for (const vk_jv *v = x->now ? vk_jv_first(said) : NULL; v; v = vk_jv_next(v)) {
+		const struct vk_vector_conf *c = vk_colconf_named(x->now, vk_jv_key(v));
+		if (!c || !c->sparse) return vk_qd_wrong(x->err, "Not existing vector name error: %s", vk_jv_key(v).p);
+	}
+	vk_jw_key(x->w, "sparse_vectors");
+	vk_jw_object(x->w);
+	for (size_t i = 0; x->now && i < x->now->sparse_n; i++) {
+		const struct vk_vector_conf *c = &x->now->sparse[i];
+		struct vk_bytes name = vk_bytes_of(c->name);
+		if (is_edit(x, VK_QD_VECTOR_DROP) && vk_bytes_eq(name, x->e->name)) continue;
+		put_one_sparse(x, name, c, vk_jv_get(said, c->name));
+	}
+	for (const vk_jv *v = x->now ? NULL : vk_jv_first(said); v; v = vk_jv_next(v)) put_one_sparse(x, vk_jv_key(v), NULL, v);
+	if (is_edit(x, VK_QD_SPARSE_ADD) && !vk_colconf_named(x->now, x->e->name)) put_one_sparse(x, x->e->name, NULL, x->e->body);
+	vk_jw_object_end(x->w);
+	return VK_OK;
+}
+
 /* --- the rest --- */
 
 static void put_params(struct writer *x)
 {
 	const vk_jv *old = vk_jv_get(x->old, "params");
 	const vk_jv *new = x->now ? vk_jv_get(x->body, "params") : x->body;
-	const vk_jv *sparse_was = vk_jv_get(old, "sparse_vectors"), *sparse = vk_jv_get(x->body, "sparse_vectors");
 	vk_jw_key(x->w, "params");
 	vk_jw_object(x->w);
 	for (const struct vk_qdc_member *m = vk_qdc_params; m->name; m++) {
@@ -235,17 +282,6 @@ static void put_params(struct writer *x)
 		vk_jw_key(x->w, m->name);
 		if (absent(v)) vk_jw_raw(x->w, vk_bytes_of(m->dflt));
 		else vk_jw_value(x->w, v);
-	}
-	if (vk_jv_len(sparse) || vk_jv_len(sparse_was)) {
-		vk_jw_key(x->w, "sparse_vectors");
-		vk_jw_object(x->w);
-		for (const vk_jv *v = vk_jv_first(sparse_was); v; v = vk_jv_next(v)) {
-			const vk_jv *diff = vk_jv_get(sparse, vk_jv_key(v).p);
-			vk_jw_key(x->w, vk_jv_key(v).p);
-			vk_jw_value(x->w, absent(diff) ? v : diff);
-		}
-		for (const vk_jv *v = x->now ? NULL : vk_jv_first(sparse); v; v = vk_jv_next(v)) put_member(x->w, v);
-		vk_jw_object_end(x->w);
 	}
 	vk_jw_object_end(x->w);
 }
@@ -398,6 +434,7 @@ static enum vk_status write_config(struct writer *x, struct vk_buf *json)
 	x->w = &w;
 	vk_jw_object(&w);
 	enum vk_status st = put_vectors(x);
+	if (!st) st = put_sparse(x);
 	if (st) return st;
 	put_params(x);
 	put_configs(x);
@@ -413,7 +450,7 @@ static enum vk_status write_config(struct writer *x, struct vk_buf *json)
 
 enum vk_status vk_qd_config_create(struct vk_app *app, const vk_jv *body, struct vk_buf *json, struct vk_error *err)
 {
-	enum vk_status st = vk_qdc_check_create(app, body, err);
+	enum vk_status st = vk_qdc_check_create(body, err);
 	if (st) return st;
 	struct writer x = {.body = body, .ours = vk_jv_get(vk_jv_get(body, "metadata"), "veckeep"), .registry = vk_app_registry(app),
 			   .next_set = 1, .next_field = 1, .err = err};
@@ -433,16 +470,27 @@ static bool same_vector(const struct vk_vector_conf *v, const vk_jv *params)
 	return true;
 }
 
+static bool same_sparse(const struct vk_vector_conf *v, const vk_jv *params)
+{
+	const vk_jv *list[][2] = {{vk_jv_get(v->json, "modifier"), vk_jv_get(params, "modifier")},
+				  {vk_jv_get(vk_jv_get(v->json, "index"), "datatype"), vk_jv_get(params, "datatype")}};
+	for (size_t i = 0; i < 2; i++)
+		if (absent(list[i][0]) != absent(list[i][1]) || (!absent(list[i][0]) && !same_json(list[i][0], list[i][1]))) return false;
+	return true;
+}
+
 /* What only the config of this moment can refuse. */
 static enum vk_status check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err)
 {
 	const struct vk_vector_conf *v;
+	bool sparse = e->kind == VK_QD_SPARSE_ADD;
 	switch (e->kind) {
 	case VK_QD_VECTOR_ADD:
-		v = vk_colconf_vector(now, e->name);
-		if (v && !same_vector(v, e->body))
+	case VK_QD_SPARSE_ADD:
+		v = vk_colconf_named(now, e->name);
+		if (v && (v->sparse != sparse || !(sparse ? same_sparse : same_vector)(v, e->body)))
 			return vk_qd_wrong(err, "Vector `%s` already exists with a different configuration", shown_name(e->name));
-		if (!v && now->vectors_n >= VK_VECTORS_MAX)
+		if (!v && now->vectors_n + now->sparse_n >= VK_VECTORS_MAX)
 			return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
 		return VK_OK;
 	case VK_QD_INDEX_ADD:

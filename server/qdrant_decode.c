@@ -1,6 +1,6 @@
 /*
  * Ids, vectors, selectors out of a body. A vector is numbers (Qdrant's dense list) or a text where one could stand; what Qdrant has
- * and this version does not (sparse, multi, images) is named in the error.
+ * and this version does not (multi, images) is named in the error. Sparse vectors: qdrant_sparse.c.
  */
 #include "server/qdrant.h"
 #include "base/utf8.h"
@@ -149,13 +149,13 @@ static enum vk_status hang_text(struct vk_qd *q, struct vk_colconf *cc, const st
 	return VK_OK;
 }
 
-static enum vk_status not_dense(const vk_jv *v, struct vk_error *err)
+static enum vk_status not_dense(const struct vk_vector_conf *conf, const vk_jv *v, bool write, struct vk_error *err)
 {
-	const vk_jv *indices = vk_jv_get(v, "indices"), *values = vk_jv_get(v, "values");
-	if (is_list(indices) && is_list(values)) {
-		if (vk_jv_len(indices) != vk_jv_len(values))
-			return vk_qd_validation(err, "values", "must be the same length as indices");
-		return vk_qd_wrong(err, "Conversion between sparse and regular vectors failed: this version keeps dense vectors only");
+	if (vk_qd_is_sparse(v)) {
+		enum vk_status st = vk_qd_sparse_check(v, err);
+		if (st) return st;
+		if (!write) return vk_qd_sparse_search(vk_bytes_of(conf ? conf->name : ""), err);
+		return vk_qd_wrong(err, "Conversion between sparse and regular vectors failed: vector `%s` is dense", conf ? conf->name : "");
 	}
 	if (is_list(v) && vk_jv_first(v) && is_list(vk_jv_first(v)))
 		return vk_qd_wrong(err, "Conversion between multi and regular vectors failed: this version keeps one row a vector");
@@ -169,29 +169,32 @@ enum vk_status vk_qd_vector(struct vk_qd *q, struct vk_colconf *cc, const struct
 {
 	switch (vk_jv_type(v)) {
 	case VK_J_NUMBERS: return read_numbers(q, cc, conf, v, write, row, err);
-	case VK_J_ARRAY: return vk_jv_len(v) ? not_dense(v, err) : wrong_dims(conf, 0, err);
-	case VK_J_OBJECT: return is_document(v) ? hang_text(q, cc, conf, v, write, row, err) : not_dense(v, err);
-	default: return not_dense(v, err);
+	case VK_J_ARRAY: return vk_jv_len(v) ? not_dense(conf, v, write, err) : wrong_dims(conf, 0, err);
+	case VK_J_OBJECT: return is_document(v) ? hang_text(q, cc, conf, v, write, row, err) : not_dense(conf, v, write, err);
+	default: return not_dense(conf, v, write, err);
 	}
 }
 
-static bool is_sparse(const struct vk_colconf *cc, struct vk_bytes name)
+enum vk_status vk_qd_named(const struct vk_qd *q, struct vk_bytes name, const struct vk_vector_conf **out, struct vk_error *err)
 {
-	char key[VK_NAME_MAX + 1];
-	if (!name.n || name.n > VK_NAME_MAX) return false;
-	memcpy(key, name.p, name.n);
-	key[name.n] = 0;
-	return vk_jv_get(vk_jv_get(vk_jv_get(cc->root, "params"), "sparse_vectors"), key) != NULL;
+	*out = vk_colconf_named(q->conf, name);
+	return *out ? VK_OK : no_such_vector(name, err);
 }
 
-enum vk_status vk_qd_vector_stray(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_error *err)
+enum vk_status vk_qd_vec(struct vk_qd *q, struct vk_bytes name, const vk_jv *v, struct vk_vec *out, struct vk_error *err)
 {
-	if (vk_jv_type(v) == VK_J_OBJECT && !is_document(v) && not_dense(v, err) && err->http == 422) return err->st;
-	if (!is_sparse(q->conf, name)) return no_such_vector(name, err);
-	if (!q->app->config.sparse_drop)
-		return vk_qd_wrong(err, "vector `%.*s` is sparse: this version keeps dense vectors only", shown(name), name.p);
-	q->sparse_dropped++;
-	return VK_OK;
+	enum vk_status st = VK_OK;
+	out->conf = vk_colconf_named(q->conf, name);
+	if (!out->conf) {
+		/* Qdrant looks at the value before it knows the collection. */
+		if (vk_qd_is_sparse(v)) st = vk_qd_sparse_check(v, err);
+		return st ? st : no_such_vector(name, err);
+	}
+	if (out->conf->sparse && is_document(v))
+		return vk_qd_wrong(err, "vector `%s` is sparse: texts are embedded into dense vectors only", out->conf->name);
+	if (out->conf->sparse) return vk_qd_sparse(q, v, out, err);
+	if (is_document(v)) vk_jv_str(vk_jv_get(v, "text"), &out->text);
+	return vk_qd_vector(q, q->conf, out->conf, v, true, &out->row, err);
 }
 
 enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **out, size_t *n, struct vk_error *err)
@@ -201,21 +204,14 @@ enum vk_status vk_qd_vectors(struct vk_qd *q, const vk_jv *v, struct vk_vec **ou
 	struct vk_vec *vec = vk_arena_calloc(&q->req->arena, count + 1, sizeof *vec);
 	enum vk_status st = VK_OK;
 	if (!vec) return no_memory(err);
-	if (named && vk_jv_type(vk_jv_get(v, "model")) == VK_J_STRING) return not_dense(v, err); /* an image and its model, say */
+	if (named && vk_jv_type(vk_jv_get(v, "model")) == VK_J_STRING) return not_dense(NULL, v, true, err); /* an image and its model, say */
 	if (!named) {
-		if (!is_list(v) && !is_document(v)) return not_dense(v, err);
-		vec->conf = vk_colconf_vector(q->conf, VK_LIT(""));
-		if (!vec->conf) return no_such_vector(VK_LIT(""), err);
-		st = vk_qd_vector(q, q->conf, vec->conf, v, true, &vec->row, err);
+		if (!is_list(v) && !is_document(v)) return not_dense(NULL, v, true, err);
+		st = vk_qd_vec(q, VK_LIT(""), v, vec, err);
 	}
-	for (const vk_jv *m = named ? vk_jv_first(v) : NULL; m && !st; m = vk_jv_next(m)) {
-		vec[i].conf = vk_colconf_vector(q->conf, vk_jv_key(m));
-		if (vec[i].conf) st = vk_qd_vector(q, q->conf, vec[i].conf, m, true, &vec[i].row, err);
-		else st = vk_qd_vector_stray(q, vk_jv_key(m), m, err);
-		if (vec[i].conf) i++;
-	}
+	for (const vk_jv *m = named ? vk_jv_first(v) : NULL; m && !st; m = vk_jv_next(m)) st = vk_qd_vec(q, vk_jv_key(m), m, &vec[i++], err);
 	*out = vec;
-	*n = named ? i : 1;
+	*n = count;
 	return st;
 }
 
@@ -263,10 +259,8 @@ static enum vk_status read_with_vector(struct vk_qd *q, const vk_jv *v, struct v
 	out->vectors = true;
 	for (const vk_jv *i = vk_jv_first(v); i; i = vk_jv_next(i)) {
 		if (!vk_jv_str(i, &name)) return vk_qd_format(err, "a vector name must be a string");
-		const struct vk_vector_conf *c = vk_colconf_vector(q->conf, name);
-		enum vk_status st = c ? VK_OK : vk_qd_vector_stray(q, name, NULL, err);
+		enum vk_status st = vk_qd_named(q, name, &out->only[out->only_n++], err);
 		if (st) return st;
-		if (c) out->only[out->only_n++] = c;
 	}
 	return VK_OK;
 }

@@ -102,6 +102,17 @@ static enum vk_status read_point(struct vk_qd *q, const vk_jv *v, struct vk_poin
 	return st;
 }
 
+/* What is wrong in a point's `vector` is said with the point's place, as Qdrant says it. */
+static void name_point(struct vk_error *err, size_t i)
+{
+	static const char head[] = "Validation error in JSON body: [";
+	char rest[VK_ERROR_TEXT_MAX];
+	if (err->http != 422 || strncmp(err->text, head, sizeof head - 1) != 0) return;
+	if (strncmp(err->text + sizeof head - 1, "vector.", 7) != 0) return;
+	snprintf(rest, sizeof rest, "%s", err->text + sizeof head - 1);
+	snprintf(err->text, sizeof err->text, "%spoints[%zu].%.*s", head, i, (int)(sizeof rest - sizeof head - 32), rest);
+}
+
 static enum vk_status read_points(struct vk_qd *q, const vk_jv *list, struct vk_op_in *op, bool payload, struct vk_error *err)
 {
 	if (vk_jv_type(list) != VK_J_ARRAY) return vk_qd_format(err, "points: expected a list of points");
@@ -109,6 +120,7 @@ static enum vk_status read_points(struct vk_qd *q, const vk_jv *list, struct vk_
 	struct vk_point_in *p = op->point;
 	for (const vk_jv *v = vk_jv_first(list); v && !st; v = vk_jv_next(v)) {
 		st = read_point(q, v, p++, payload, err);
+		if (st) name_point(err, (size_t)(p - op->point) - 1);
 		if (!st && !payload && !vk_jv_len(vk_jv_get(v, "vector"))) {
 			char where[48];
 			snprintf(where, sizeof where, "points[%zu].vector", (size_t)(p - op->point) - 1);
@@ -122,27 +134,20 @@ static enum vk_status read_points(struct vk_qd *q, const vk_jv *list, struct vk_
 
 static enum vk_status read_named_columns(struct vk_qd *q, const vk_jv *vectors, struct vk_op_in *op, struct vk_error *err)
 {
-	size_t names = vk_jv_len(vectors), kept = 0;
+	size_t names = vk_jv_len(vectors);
 	struct vk_vec *all = vk_arena_calloc(&q->req->arena, op->point_n * names + 1, sizeof *all);
 	if (!all) return no_memory(err);
 	for (size_t i = 0; i < op->point_n; i++) op->point[i].vec = all + i * names;
 	for (const vk_jv *c = vk_jv_first(vectors); c; c = vk_jv_next(c)) {
-		const struct vk_vector_conf *conf = vk_colconf_vector(q->conf, vk_jv_key(c));
 		struct vk_point_in *p = op->point;
 		if (!is_list(c) || (vk_jv_type(c) == VK_J_NUMBERS)) return vk_qd_format(err, "batch.vectors: expected lists of vectors");
 		if (vk_jv_len(c) != op->point_n)
 			return vk_qd_validation(err, "batch", "number of ids and vectors must be equal (%zu != %zu)", op->point_n, vk_jv_len(c));
 		for (const vk_jv *v = vk_jv_first(c); v; v = vk_jv_next(v), p++) {
-			enum vk_status st;
-			/* A name of no dense vector: read as a point's would be, for the same error or leave to drop it. */
-			if (conf) st = vk_qd_vector(q, q->conf, conf, v, true, &p->vec[kept].row, err);
-			else st = vk_qd_vector_stray(q, vk_jv_key(c), v, err);
+			enum vk_status st = vk_qd_vec(q, vk_jv_key(c), v, &p->vec[p->vec_n++], err);
 			if (st) return st;
-			if (conf) p->vec[kept].conf = conf;
 		}
-		kept += conf != NULL;
 	}
-	for (size_t i = 0; i < op->point_n; i++) op->point[i].vec_n = kept;
 	return VK_OK;
 }
 
@@ -223,9 +228,8 @@ static enum vk_status read_delete_vectors(struct vk_qd *q, const vk_jv *body, st
 	if (!op->drop) return no_memory(err);
 	for (const vk_jv *v = vk_jv_first(names); v; v = vk_jv_next(v)) {
 		if (!vk_jv_str(v, &name)) return vk_qd_format(err, "vector: a vector's name is a string");
-		const struct vk_vector_conf *c = vk_colconf_vector(q->conf, name);
-		if (!c && (st = vk_qd_vector_stray(q, name, NULL, err))) return st;
-		if (c) op->drop[op->drop_n++] = c;
+		st = vk_qd_named(q, name, &op->drop[op->drop_n++], err);
+		if (st) return st;
 	}
 	return VK_OK;
 }

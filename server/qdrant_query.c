@@ -163,6 +163,8 @@ enum vk_status vk_qd_order_by(struct vk_qd *q, const vk_jv *v, struct vk_order_b
 static enum vk_status find_vector(struct vk_colconf *cc, struct vk_bytes name, const struct vk_vector_conf **out, struct vk_error *err)
 {
 	*out = vk_colconf_vector(cc, name);
+	const struct vk_vector_conf *other = *out ? NULL : vk_colconf_named(cc, name);
+	if (other) return vk_qd_sparse_search(name, err);
 	return *out ? VK_OK : vk_qd_wrong(err, "Not existing vector name error: %.*s", shown(name), name.p ? name.p : "");
 }
 

@@ -10,7 +10,7 @@
 /* The set of this name as the view's moment has it; the request may have been decoded against another config. */
 static const struct vk_vector_conf *of_view(const struct vk_view *v, const struct vk_qd *q, const struct vk_vector_conf *c)
 {
-	return v->conf == q->conf ? c : vk_colconf_vector(v->conf, vk_bytes_of(c->name));
+	return v->conf == q->conf ? c : vk_colconf_named(v->conf, vk_bytes_of(c->name));
 }
 
 static enum vk_status write_row(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_vector_conf *c, uint32_t slot,
@@ -30,20 +30,32 @@ static enum vk_status write_row(struct vk_qd *q, struct vk_jw *w, struct vk_view
 	return VK_OK;
 }
 
-/* One unnamed vector is shown bare, all else as an object; a point without any has {}. */
+/* The i-th that is asked for; NULL: the view has it no more. */
+static const struct vk_vector_conf *asked(const struct vk_qd *q, const struct vk_view *v, const struct vk_qd_with *with, size_t i)
+{
+	return with->only ? of_view(v, q, with->only[i]) : &v->conf->vectors[i];
+}
+
+/* An unnamed vector alone is shown bare, all else as an object; a point without any has {}. */
 static enum vk_status write_vectors(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, uint32_t slot,
 				    const struct vk_qd_with *with)
 {
-	size_t n = with->only ? with->only_n : v->conf->vectors_n;
-	enum vk_status st = VK_E_NOT_FOUND;
+	size_t n = with->only ? with->only_n : v->conf->vectors_n + v->conf->sparse_n;
+	const struct vk_vector_conf *bare = NULL;
+	enum vk_status st = VK_OK;
+	bool sparse = false;
 	vk_jw_key(w, "vector");
-	if (v->conf->single && n) st = write_row(q, w, v, &v->conf->vectors[0], slot, false);
-	if (v->conf->single && n && st != VK_E_NOT_FOUND) return st;
+	for (size_t i = 0; i < n; i++) {
+		const struct vk_vector_conf *c = asked(q, v, with, i);
+		if (c && c->sparse) sparse |= vk_view_has(v, slot, c);
+		else if (c && v->conf->single) bare = c;
+	}
+	if (bare && !sparse && (st = write_row(q, w, v, bare, slot, false)) != VK_E_NOT_FOUND) return st;
 	vk_jw_object(w);
 	st = VK_OK;
-	for (size_t i = 0; i < n && !v->conf->single && !st; i++) {
-		const struct vk_vector_conf *c = with->only ? of_view(v, q, with->only[i]) : &v->conf->vectors[i];
-		if (c) st = write_row(q, w, v, c, slot, true);
+	for (size_t i = 0; i < n && !st; i++) {
+		const struct vk_vector_conf *c = asked(q, v, with, i);
+		if (c) st = c->sparse ? vk_qd_sparse_write(w, v, slot, c) : write_row(q, w, v, c, slot, true);
 		if (st == VK_E_NOT_FOUND) st = VK_OK;
 	}
 	vk_jw_object_end(w);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "embed/key.h"
+#include "index/text_source.h"
 #include "server/qdrant.h"
 #include "simd/vec.h"
 
@@ -261,16 +262,13 @@ static enum vk_status edit(void *arg, const struct vk_colconf *now, struct vk_bu
 	return st;
 }
 
-/* Where applications keep a point's text: LangChain, LlamaIndex, Haystack, and by hand. */
-static const char *const text_keys[] = {"page_content", "text", "content", "document", "_node_content"};
-
 static const char *find_text_from(const struct vk_op_in *ops, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		for (size_t k = 0; ops[i].kind == VK_OP_UPSERT && ops[i].point_n &&
-				   k < sizeof text_keys / sizeof *text_keys; k++)
-			if (vk_jv_type(vk_jv_get(ops[i].point[0].payload_jv, text_keys[k])) == VK_J_STRING)
-				return text_keys[k];
+				   k < VK_TEXT_KEYS; k++)
+			if (vk_jv_type(vk_jv_get(ops[i].point[0].payload_jv, vk_text_keys[k])) == VK_J_STRING)
+				return vk_text_keys[k];
 	return NULL;
 }
 

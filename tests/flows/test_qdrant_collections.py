@@ -115,7 +115,12 @@ def test_everything_a_client_sets_comes_back_after_a_restart(plain, client):
     ({"vectors": VECTOR, "quantization_config": {"exotic": {}}}, 400, "quantization_config: expected one of"),
     ({"vectors": {**VECTOR, "multivector_config": {"comparator": "max_sim"}}}, 400, "no multivectors"),
     ({"vectors": {**VECTOR, "datatype": "turbo4"}}, 400, "Wrong input: vectors.datatype"),
-    ({"vectors": VECTOR, "sparse_vectors": {"s": {}}}, 400, "Wrong input: sparse_vectors.s: this version keeps dense vectors only"),
+    ({"vectors": VECTOR, "sparse_vectors": {"s": 1}}, 400, "Format error in JSON body: sparse_vectors.s: invalid type"),
+    ({"vectors": VECTOR, "sparse_vectors": {"": {}}}, 400, "a sparse vector needs a name"),
+    ({"vectors": {"s": VECTOR}, "sparse_vectors": {"s": {}}}, 400, "Wrong input: Sparse vector name `s` is already used for dense vector"),
+    ({"sparse_vectors": {"s": {"modifier": "tfidf"}}}, 400, "unknown variant `tfidf`"),
+    ({"sparse_vectors": {"s": {"index": {"datatype": "turbo4"}}}}, 400, "sparse vectors do not support the datatype turbo4"),
+    ({"vectors": VECTOR, "sparse_vectors": {str(i): {} for i in range(64)}}, 400, "at most 64 named vectors"),
     ({"vectors": VECTOR, "sharding_method": "custom"}, 400, "sharding_method"),
     ({"vectors": VECTOR, "metadata": [1]}, 400, "metadata: invalid type"),
     ({"vectors": VECTOR, "metadata": {"veckeep": {"unknown": 1}}}, 400, "unknown field `unknown`"),
@@ -128,21 +133,6 @@ def test_everything_a_client_sets_comes_back_after_a_restart(plain, client):
 def test_wrong_configs_are_refused_in_qdrants_words(plain, body, status, text):
     assert text in error(plain, "PUT", "/collections/c", body, status)
     assert ask(plain, "GET", "/collections")["result"]["collections"] == []
-
-
-def test_sparse_declarations_that_are_empty_or_dropped_by_config_are_taken(serve):
-    body = {"vectors": VECTOR, "sparse_vectors": {"s": {"index": {"on_disk": True}}}}
-    refusing, dropping = serve({"providers": {}}), serve({"providers": {}, "collections": {"sparse": "drop"}})
-    ask(refusing, "PUT", "/collections/empty", {"vectors": VECTOR, "sparse_vectors": {}})
-    ask(dropping, "PUT", "/collections/c", body)
-    params = ask(dropping, "GET", "/collections/c")["result"]["config"]["params"]
-    assert params["sparse_vectors"] == {"s": {"index": {"on_disk": True}}}
-    point = {"id": 1, "vector": {"": [1, 0, 0, 0], "s": {"indices": [1], "values": [0.5]}}}
-    got = dropping._client.request("PUT", "/collections/c/points?wait=true", {"points": [point]})
-    assert got.status == 200 and got.headers["x-veckeep-sparse-dropped"] == "1"
-    assert ask(dropping, "GET", "/collections/c/points/1")["result"]["vector"] == [1, 0, 0, 0]
-    clash = {"vectors": {"s": VECTOR}, "sparse_vectors": {"s": {}}}
-    assert "already used" in error(dropping, "PUT", "/collections/d", clash)
 
 
 def test_missing_existing_and_misnamed_collections(plain):
@@ -203,7 +193,6 @@ def test_named_vector_added_and_dropped_on_a_live_collection(plain, client):
     assert client.retrieve("a", [3], with_vectors=True)[0].vector == {"x": [3, 1]}
     assert client.query_points("a", query=[1, 2], using="y").points == []
     assert error(plain, "PUT", "/collections/a/vectors/z", {"dense": {"size": 0, "distance": "Dot"}}, 422)
-    assert "dense vectors only" in error(plain, "PUT", "/collections/a/vectors/z", {"sparse": {}})
 
 
 @pytest.mark.parametrize("schema, type, value", [
