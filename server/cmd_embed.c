@@ -1,7 +1,6 @@
 /*
  * veckeep embed: texts in, vectors out in the same order. Batches go to the server with a few
- * under way at once; the window is a ring, its oldest batch is waited for and written first, so
- * order costs nothing. Raw f32 rows come over the wire (Accept: application/octet-stream): no
+ * under way at once (server/cli_window.h): answered in order, so order costs nothing. Raw f32 rows come over the wire (Accept: application/octet-stream): no
  * number is printed or parsed that nobody reads.
  */
 #include <stdio.h>
@@ -10,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "server/cli_client.h"
+#include "server/cli_window.h"
 #include "server/cmd.h"
 #include "server/cmd_embed_input.h"
 #include "server/progress.h"
@@ -18,9 +17,6 @@
 #define BATCH_MAX 2048
 #define BATCH_BYTES ((size_t)4 << 20) /* of text, so that a body stays far below the server's limit */
 #define WINDOW_MAX 64
-#define BACKOFF_MS 500
-#define BACKOFF_MAX_MS 30000
-#define WAIT_MAX_MS 120000            /* longest Retry-After that is waited for */
 
 struct opts {
 	const char *model, *role, *file, *field, *format;
@@ -63,11 +59,10 @@ static const struct vk_cli_help help = {
 };
 
 struct batch {
-	struct vk_ask call;
+	struct vk_window_call sent;
 	struct vk_jw body;
 	uint64_t index[BATCH_MAX];
 	size_t n, bytes;
-	unsigned tries;
 	double part;             /* how far the input was read when it was closed */
 };
 
@@ -81,11 +76,8 @@ struct run {
 	struct vk_client client;
 	struct vk_texts texts;
 	struct vk_progress progress;
-	struct batch *ring;      /* o->parallel of them */
-	size_t first, under_way; /* oldest batch sent, how many are out */
 	struct totals totals;
 	struct vk_buf line;
-	bool started;            /* a batch was answered: from then on a lost server is waited for */
 };
 
 /* --- a batch --- */
@@ -93,11 +85,11 @@ struct run {
 static void batch_open(struct run *r, struct batch *b)
 {
 	const struct opts *o = r->o;
-	b->n = b->bytes = b->tries = 0;
-	vk_ask_init(&b->call, &r->client, "POST", "/v1/embeddings");
-	vk_ask_header(&b->call, "Content-Type: application/json");
-	vk_ask_header(&b->call, "Accept: application/octet-stream");
-	vk_jw_init(&b->body, &b->call.body);
+	b->n = b->bytes = 0;
+	vk_ask_init(&b->sent.call, &r->client, "POST", "/v1/embeddings");
+	vk_ask_header(&b->sent.call, "Content-Type: application/json");
+	vk_ask_header(&b->sent.call, "Accept: application/octet-stream");
+	vk_jw_init(&b->body, &b->sent.call.body);
 	vk_jw_object(&b->body);
 	vk_jw_kv(&b->body, "model", o->model);
 	if (o->role) vk_jw_kv(&b->body, "input_type", o->role);
@@ -122,25 +114,10 @@ static int batch_fill(struct run *r, struct batch *b)
 	vk_jw_array_end(&b->body);
 	vk_jw_object_end(&b->body);
 	b->part = r->texts.bytes_read;
-	if (b->call.body.failed) rc = -1, vk_cli_say(r->cli, 0, "out of memory");
+	if (b->sent.call.body.failed) rc = -1, vk_cli_say(r->cli, 0, "out of memory");
 	if (rc >= 0) rc = b->n > 0;
-	if (rc <= 0) vk_ask_free(&b->call);
+	if (rc <= 0) vk_ask_free(&b->sent.call);
 	return rc;
-}
-
-/* Sends it again after a while where that may help; false: it has failed. */
-static bool batch_retry(struct run *r, struct batch *b)
-{
-	const struct vk_xfer *x = &b->call.x;
-	bool lost = x->end != VK_XFER_OK;
-	if (!vk_ask_again(&b->call) || b->tries >= r->o->retries || (lost && !r->started)) return false;
-	uint64_t wait_ms = (uint64_t)BACKOFF_MS << (b->tries < 6 ? b->tries : 6);
-	if (wait_ms > BACKOFF_MAX_MS) wait_ms = BACKOFF_MAX_MS;
-	if (x->retry_after_ms > WAIT_MAX_MS) return false;
-	if (x->retry_after_ms >= 0) wait_ms = (uint64_t)x->retry_after_ms;
-	b->tries++;
-	vk_ask_send(&b->call, vk_mono_ms() + wait_ms);
-	return true;
 }
 
 /* --- output --- */
@@ -163,12 +140,12 @@ static void count(struct run *r, const struct batch *b)
 {
 	struct totals *t = &r->totals;
 	t->texts += b->n;
-	t->hits += named_count(&b->call, "hits=");
-	t->misses += named_count(&b->call, "misses=");
-	t->coalesced += named_count(&b->call, "coalesced=");
-	t->billed += header_count(&b->call, "x-veckeep-tokens-billed");
-	t->saved += header_count(&b->call, "x-veckeep-tokens-saved");
-	t->truncated += header_count(&b->call, "x-veckeep-truncated");
+	t->hits += named_count(&b->sent.call, "hits=");
+	t->misses += named_count(&b->sent.call, "misses=");
+	t->coalesced += named_count(&b->sent.call, "coalesced=");
+	t->billed += header_count(&b->sent.call, "x-veckeep-tokens-billed");
+	t->saved += header_count(&b->sent.call, "x-veckeep-tokens-saved");
+	t->truncated += header_count(&b->sent.call, "x-veckeep-truncated");
 }
 
 /* A row as f32: the wire's bytes are little-endian wherever this runs. */
@@ -208,8 +185,8 @@ static bool write_rows(struct run *r, const struct batch *b, const char *bytes, 
 /* The answered batch's rows, in its order. */
 static int batch_write(struct run *r, const struct batch *b)
 {
-	const struct vk_buf *reply = &b->call.x.reply;
-	const char *type = vk_ask_reply_header(&b->call, "content-type");
+	const struct vk_buf *reply = &b->sent.call.x.reply;
+	const char *type = vk_ask_reply_header(&b->sent.call, "content-type");
 	if (!type || !strstr(type, "octet-stream") || !reply->n || reply->n % (4 * b->n))
 		return vk_cli_say(r->cli, VK_EXIT_FAILED, "the server's answer is not %zu rows", b->n);
 	count(r, b);
@@ -225,60 +202,41 @@ static int report(const struct batch *b)
 	char about[96];
 	snprintf(about, sizeof about, "texts %llu to %llu: ", (unsigned long long)b->index[0],
 		 (unsigned long long)b->index[b->n - 1]);
-	return vk_ask_report(&b->call, b->n > 1 ? about : NULL);
+	return vk_ask_report(&b->sent.call, b->n > 1 ? about : NULL);
 }
 
-/* Waits for the oldest batch and writes it. */
-static int finish_oldest(struct run *r)
+/* The window's three. */
+
+static int fill(void *arg, void *batch)
 {
-	struct batch *b = &r->ring[r->first];
-	do
-		vk_ask_wait(&b->call);
-	while (!vk_ask_ok(&b->call) && batch_retry(r, b));
-	int rc;
-	if (vk_ask_ok(&b->call)) {
-		r->started = true;
-		rc = batch_write(r, b);
-	} else {
-		vk_progress_end(&r->progress);
-		rc = report(b);
-	}
+	return batch_fill(arg, batch);
+}
+
+static int answered(void *arg, void *batch)
+{
+	struct run *r = arg;
+	const struct batch *b = batch;
+	int rc = batch_write(r, b);
 	vk_progress_show(&r->progress, r->totals.texts, b->part, r->texts.bytes_all, vk_mono_us());
-	vk_ask_free(&b->call);
-	r->first = (r->first + 1) % r->o->parallel;
-	r->under_way--;
 	return rc;
+}
+
+static int failed(void *arg, void *batch)
+{
+	struct run *r = arg;
+	vk_progress_end(&r->progress);
+	return report(batch);
 }
 
 /* --- the run --- */
 
-static void drop_rest(struct run *r)
-{
-	for (; r->under_way; r->under_way--) {
-		struct batch *b = &r->ring[r->first];
-		vk_upstream_cancel(r->client.upstream, &b->call.x);
-		vk_ask_wait(&b->call);
-		vk_ask_free(&b->call);
-		r->first = (r->first + 1) % r->o->parallel;
-	}
-}
-
 static int embed_all(struct run *r)
 {
-	int rc = 0, more = 1;
-	while (!rc && (more > 0 || r->under_way)) {
-		while (more > 0 && r->under_way < r->o->parallel) {
-			struct batch *b = &r->ring[(r->first + r->under_way) % r->o->parallel];
-			more = batch_fill(r, b);
-			if (more <= 0) break;
-			vk_ask_send(&b->call, 0);
-			r->under_way++;
-		}
-		if (r->under_way) rc = finish_oldest(r);
-	}
-	drop_rest(r);
+	struct vk_window w = {.client = &r->client, .parallel = r->o->parallel, .retries = r->o->retries,
+			      .batch_size = sizeof(struct batch), .fill = fill, .answered = answered, .failed = failed, .arg = r};
+	int rc = vk_window_run(&w);
 	vk_progress_end(&r->progress);
-	return rc ? rc : more < 0 ? VK_EXIT_FAILED : 0; /* what came before a bad line was written */
+	return rc;
 }
 
 static void summary_json(const struct run *r, double seconds)
@@ -322,8 +280,6 @@ static void summary(const struct run *r, double seconds)
 static int embed(struct run *r)
 {
 	const struct opts *o = r->o;
-	r->ring = calloc(o->parallel, sizeof *r->ring);
-	if (!r->ring) return vk_cli_say(r->cli, VK_EXIT_FAILED, "out of memory");
 	vk_buf_init(&r->line, (size_t)16 << 20);
 	int rc = vk_client_open(&r->client, r->cli);
 	if (!rc) {
@@ -336,7 +292,6 @@ static int embed(struct run *r)
 		vk_client_close(&r->client);
 	}
 	vk_buf_free(&r->line);
-	free(r->ring);
 	return rc;
 }
 

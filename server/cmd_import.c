@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "server/cli_client.h"
+#include "server/cli_window.h"
 #include "server/cmd.h"
 #include "server/cmd_import_input.h"
 #include "server/progress.h"
@@ -21,9 +21,6 @@
 #define BATCH_MAX 1024
 #define BATCH_BYTES ((size_t)4 << 20)
 #define WINDOW_MAX 16
-#define BACKOFF_MS 500
-#define BACKOFF_MAX_MS 30000
-#define WAIT_MAX_MS 120000
 #define BYTES_A_TOKEN 4 /* of English text; an estimate, said to be one */
 
 struct opts {
@@ -65,9 +62,8 @@ static const struct vk_cli_help help = {
 };
 
 struct batch {
-	struct vk_ask call;
+	struct vk_window_call sent;
 	uint64_t lines, end; /* of the file, when it was closed */
-	unsigned tries;
 };
 
 struct run {
@@ -77,10 +73,9 @@ struct run {
 	struct vk_client client;
 	struct vk_import_input in;
 	struct vk_progress progress;
-	struct batch *ring;
-	size_t first, under_way;
+	struct vk_buf path;
 	struct stat st;
-	bool resumable, started;
+	bool resumable;
 	char state[4200];    /* path of the progress file */
 	uint64_t from;       /* byte that this run began at */
 	uint64_t lines_all, text_bytes, done, saved_at_ms;
@@ -248,100 +243,68 @@ static int make_collection(struct run *r)
 
 /* --- batches --- */
 
-static int batch_fill(struct run *r, struct batch *b, const char *path)
+static int batch_fill(struct run *r, struct batch *b)
 {
 	struct vk_import_line l;
 	struct vk_jw w;
 	int rc = 1;
-	*b = (struct batch){0};
-	vk_ask_init(&b->call, &r->client, "PUT", path);
-	vk_ask_header(&b->call, "Content-Type: application/json");
-	vk_jw_init(&w, &b->call.body);
+	b->lines = 0;
+	vk_ask_init(&b->sent.call, &r->client, "PUT", vk_buf_cstr(&r->path));
+	vk_ask_header(&b->sent.call, "Content-Type: application/json");
+	vk_jw_init(&w, &b->sent.call.body);
 	vk_jw_object(&w);
 	vk_jw_key(&w, "points");
 	vk_jw_array(&w);
-	while (b->lines < r->o->batch && b->call.body.n < BATCH_BYTES && (rc = vk_import_next(&r->in, &l)) > 0) {
+	while (b->lines < r->o->batch && b->sent.call.body.n < BATCH_BYTES && (rc = vk_import_next(&r->in, &l)) > 0) {
 		vk_import_write(&w, &r->in.arena, &l, r->o->model, r->o->using);
 		b->lines++;
 	}
 	vk_jw_array_end(&w);
 	vk_jw_object_end(&w);
 	b->end = r->in.offset;
-	if (b->call.body.failed) rc = -1, vk_cli_say(r->cli, 0, "out of memory");
+	if (b->sent.call.body.failed) rc = -1, vk_cli_say(r->cli, 0, "out of memory");
 	if (rc >= 0) rc = b->lines > 0;
-	if (rc <= 0) vk_ask_free(&b->call);
+	if (rc <= 0) vk_ask_free(&b->sent.call);
 	return rc;
 }
 
-static bool batch_retry(struct run *r, struct batch *b)
+/* The window's three. */
+
+static int fill(void *arg, void *batch)
 {
-	const struct vk_xfer *x = &b->call.x;
-	if (!vk_ask_again(&b->call) || b->tries >= r->o->retries || (x->end != VK_XFER_OK && !r->started)) return false;
-	uint64_t wait_ms = (uint64_t)BACKOFF_MS << (b->tries < 6 ? b->tries : 6);
-	if (wait_ms > BACKOFF_MAX_MS) wait_ms = BACKOFF_MAX_MS;
-	if (x->retry_after_ms > WAIT_MAX_MS) return false;
-	if (x->retry_after_ms >= 0) wait_ms = (uint64_t)x->retry_after_ms;
-	b->tries++;
-	vk_ask_send(&b->call, vk_mono_ms() + wait_ms);
-	return true;
+	return batch_fill(arg, batch);
 }
 
-static int finish_oldest(struct run *r)
+static int answered(void *arg, void *batch)
 {
-	struct batch *b = &r->ring[r->first];
-	int rc = 0;
-	do
-		vk_ask_wait(&b->call);
-	while (!vk_ask_ok(&b->call) && batch_retry(r, b));
-	if (vk_ask_ok(&b->call)) {
-		r->started = true;
-		r->done += b->lines;
-		if (vk_mono_ms() >= r->saved_at_ms + 1000) {
-			state_save(r, b->end);
-			r->saved_at_ms = vk_mono_ms();
-		}
-		r->from = b->end;
-	} else {
-		vk_progress_end(&r->progress);
-		rc = vk_ask_report(&b->call, NULL);
+	struct run *r = arg;
+	const struct batch *b = batch;
+	r->done += b->lines;
+	r->from = b->end;
+	if (vk_mono_ms() >= r->saved_at_ms + 1000) {
+		state_save(r, b->end);
+		r->saved_at_ms = vk_mono_ms();
 	}
 	vk_progress_show(&r->progress, r->done, (double)r->done, (double)r->lines_all, vk_mono_us());
-	vk_ask_free(&b->call);
-	r->first = (r->first + 1) % r->o->parallel;
-	r->under_way--;
-	return rc;
+	return 0;
 }
 
-static void drop_rest(struct run *r)
+static int failed(void *arg, void *batch)
 {
-	for (; r->under_way; r->under_way--) {
-		struct batch *b = &r->ring[r->first];
-		vk_upstream_cancel(r->client.upstream, &b->call.x);
-		vk_ask_wait(&b->call);
-		vk_ask_free(&b->call);
-		r->first = (r->first + 1) % r->o->parallel;
-	}
+	struct run *r = arg;
+	const struct batch *b = batch;
+	vk_progress_end(&r->progress);
+	return vk_ask_report(&b->sent.call, NULL);
 }
 
 static int send_all(struct run *r)
 {
-	struct vk_buf path;
-	int rc = 0, more = 1;
-	collection_path(&path, r->o->collection, "/points?wait=true");
-	while (!rc && (more > 0 || r->under_way)) {
-		while (more > 0 && r->under_way < r->o->parallel) {
-			struct batch *b = &r->ring[(r->first + r->under_way) % r->o->parallel];
-			more = batch_fill(r, b, vk_buf_cstr(&path));
-			if (more <= 0) break;
-			vk_ask_send(&b->call, 0);
-			r->under_way++;
-		}
-		if (r->under_way) rc = finish_oldest(r);
-	}
-	drop_rest(r);
+	struct vk_window w = {.client = &r->client, .parallel = r->o->parallel, .retries = r->o->retries,
+			      .batch_size = sizeof(struct batch), .fill = fill, .answered = answered, .failed = failed, .arg = r};
+	collection_path(&r->path, r->o->collection, "/points?wait=true");
+	int rc = vk_window_run(&w);
 	vk_progress_end(&r->progress);
-	vk_buf_free(&path);
-	if (!rc && more < 0) rc = VK_EXIT_FAILED;
+	vk_buf_free(&r->path);
 	if (!rc && r->resumable)
 		unlink(r->state);
 	else if (r->done)
@@ -415,13 +378,11 @@ int vk_import_main(int argc, char **argv)
 	if (!rc) {
 		struct run *r = calloc(1, sizeof *r);
 		if (r) *r = (struct run){.cli = &cli, .o = &o, .file = cli.args.v[0]};
-		if (r) r->ring = calloc(o.parallel, sizeof *r->ring);
-		rc = r && r->ring ? vk_client_open(&r->client, &cli) : vk_cli_say(&cli, VK_EXIT_FAILED, "out of memory");
+		rc = r ? vk_client_open(&r->client, &cli) : vk_cli_say(&cli, VK_EXIT_FAILED, "out of memory");
 		if (!rc) {
 			rc = import(r);
 			vk_client_close(&r->client);
 		}
-		if (r) free(r->ring);
 		free(r);
 	}
 	vk_cli_end(&cli);
