@@ -367,13 +367,22 @@ const vk_jv *vk_qdc_quant_of_body(const vk_jv *body)
 	return v ? v : vk_jv_get(body, "quantization");
 }
 
+/* A promise that would not be kept is refused; the members are kept for when it can be. */
+static enum vk_status check_strict(const vk_jv *strict, struct vk_error *err)
+{
+	bool on = false;
+	enum vk_status st = check_object(strict, vk_qdc_strict, "strict_mode_config", err);
+	if (st || !vk_jv_bool(vk_jv_get(strict, "enabled"), &on) || !on) return st;
+	return vk_qd_wrong(err, "strict_mode_config.enabled: strict mode is not supported yet; limits are in the server's configuration");
+}
+
 static enum vk_status check_common(const vk_jv *body, const vk_jv *p, bool diff, struct vk_error *err)
 {
 	const struct {
 		const char *name;
 		const struct vk_qdc_member *table;
-	} objects[] = {{"hnsw_config", vk_qdc_hnsw}, {"optimizers_config", vk_qdc_optimizer}, {"wal_config", vk_qdc_wal}, {"strict_mode_config", vk_qdc_strict}};
-	enum vk_status st = VK_OK;
+	} objects[] = {{"hnsw_config", vk_qdc_hnsw}, {"optimizers_config", vk_qdc_optimizer}, {"wal_config", vk_qdc_wal}};
+	enum vk_status st = check_strict(vk_jv_get(body, "strict_mode_config"), err);
 	for (size_t i = 0; i < sizeof objects / sizeof *objects && !st; i++)
 		st = check_object(vk_jv_get(body, objects[i].name), objects[i].table, objects[i].name, err);
 	if (!st) st = check_object(p, vk_qdc_params, diff ? "params" : "", err);
