@@ -431,6 +431,16 @@ int vk_qdc_index_type(const vk_jv *schema)
 	return -1;
 }
 
+/* Members that would change which texts match, and do not yet. */
+static enum vk_status check_text_index(const vk_jv *v, struct vk_error *err)
+{
+	static const char *const later[] = {"stopwords", "stemmer"};
+	for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+		if (!absent(vk_jv_get(v, later[i])))
+			return vk_qd_wrong(err, "field_schema.%s: not supported yet, words of texts are compared as they are", later[i]);
+	return VK_OK;
+}
+
 static enum vk_status check_index(const struct vk_qd_edit *e, struct vk_error *err)
 {
 	int type = vk_qdc_index_type(e->body);
@@ -445,6 +455,7 @@ static enum vk_status check_index(const struct vk_qd_edit *e, struct vk_error *e
 	if (type == VK_FIELD_INTEGER && !lookup && !range)
 		return vk_qd_validation(err, "field_schema",
 					"Validation error: the 'lookup' and 'range' capabilities can't be both disabled");
+	if (type == VK_FIELD_TEXT && (st = check_text_index(e->body, err))) return st;
 	return check_object(e->body, vk_qdc_index[type], "field_schema", err);
 }
 
