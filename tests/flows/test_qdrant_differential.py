@@ -172,13 +172,13 @@ def check_scored(ours, theirs):
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs):
         assert near(a.score, b.score), ([(p.id, p.score) for p in ours], [(p.id, p.score) for p in theirs])
-    ties = {}
-    for side, points in enumerate((ours, theirs)):
-        run = 0
-        for i, p in enumerate(points):
-            if i and not near(points[i - 1].score, p.score, 2e-4):
-                run = i
-            ties.setdefault(run, (set(), set()))[side].add(str(p.id))
+    ties, run = {}, 0
+    for i in range(len(ours)):
+        # Two sides' scores of a pair near the edge of "equal" may fall on its two sides: a run ends where both say so.
+        if i and not any(near(points[i - 1].score, points[i].score, 2e-4) for points in (ours, theirs)):
+            run = i
+        for side, points in enumerate((ours, theirs)):
+            ties.setdefault(run, (set(), set()))[side].add(str(points[i].id))
     last = max(ties, default=None)
     for run, (a, b) in ties.items():
         assert run == last or a == b, (a, b)
