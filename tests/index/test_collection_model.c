@@ -1,7 +1,7 @@
 /*
  * Goal: a collection is what a plain map of id to (vectors, payload) would be, whatever is done to it in
  * whatever order. Method: seeded random operations run on a collection and on an in-memory model: upserts
- * of mixed old and new ids of all kinds in all modes, deletes, payload and vector operations by ids and
+ * of mixed old and new ids of all kinds in all modes, with dense and sparse vectors and texts in place of vectors, deletes, payload and vector operations by ids and
  * filter, lists of them, indexes and vectors that come and go, sealing, reopening, expiry; views held
  * across writes. Compared: outcome and counts of each write, points one by one, scrolls, filter bitmaps
  * (oracle: vk_filter_match on the model's payloads), a replica that only follows the change table and its
@@ -10,19 +10,25 @@
 #include "tests/index/collection_util.h"
 
 #define IDS 240
-#define VECS 3
+#define VECS 5
 #define FIELDS 4
 #define DIMS_MAX 70
 #define PAYLOAD_TEXT 512
 
-static const char *const vec_name[VECS] = {"a", "b", "c"};
-static const uint32_t vec_dims[VECS] = {3, 70, 5}; /* b has codes, too */
+#define DENSE 3 /* of VECS; the others are sparse */
+#define TEXT_MAX 24
+
+static const char *const vec_name[VECS] = {"a", "b", "c", "s", "r"};
+static const uint32_t vec_dims[DENSE] = {3, 70, 5}; /* b has codes, too */
+static const bool vec_comes_and_goes[VECS] = {[2] = true, [4] = true};
 
 struct mpoint {
 	bool there, has[VECS];
 	uint64_t version;
 	int64_t at_ms; /* INT64_MAX: never */
-	float vec[VECS][DIMS_MAX];
+	float vec[VECS][DIMS_MAX]; /* sparse: the values */
+	uint32_t index[VECS][DIMS_MAX], n[VECS];
+	char text[DENSE][TEXT_MAX]; /* "": none, or in the payload */
 	char payload[PAYLOAD_TEXT]; /* "": none */
 };
 
@@ -110,6 +116,7 @@ static char *random_payload(struct world *w, struct mem *m)
 	const char *comma = "";
 #define MEMBER(...) (vk_buf_puts(&b, comma), vk_buf_printf(&b, __VA_ARGS__), comma = ",")
 	if (below(w, 4)) MEMBER("\"k\": \"x%d\"", (int)below(w, 6));
+	if (below(w, 2)) MEMBER("\"text\":\"say %d\"", (int)below(w, 4));
 	if (below(w, 4)) MEMBER("\"n\":%d", (int)below(w, 20) - 5);
 	if (!below(w, 3)) MEMBER("\"t\":[\"x%d\",\"x%d\"]", (int)below(w, 4), (int)below(w, 4));
 	if (!below(w, 4)) MEMBER("\"o\":{\"z\":%d,\"y\":null}", (int)below(w, 9));
@@ -162,11 +169,34 @@ static int vec_of(const struct vk_vector_conf *v)
 	return -1;
 }
 
+/* The payload's text, "" for none. */
+static void model_source(const struct mpoint *p, char out[TEXT_MAX])
+{
+	struct mem m;
+	struct vk_bytes s = {0};
+	*out = 0;
+	if (!*p->payload) return;
+	mem_init(&m);
+	vk_jv_str(vk_jv_get(mem_json(&m, vk_bytes_of(p->payload)), "text"), &s);
+	snprintf(out, TEXT_MAX, "%.*s", (int)s.n, s.n ? s.p : "");
+	mem_free(&m);
+}
+
+/* After the payload: it decides whether a text is kept. */
 static void model_put(struct mpoint *p, const struct vk_vec *v)
 {
 	int k = vec_of(v->conf);
+	char source[TEXT_MAX];
 	p->has[k] = true;
-	memcpy(p->vec[k], v->row, vec_dims[k] * sizeof(float));
+	memcpy(p->vec[k], v->row, (k < DENSE ? vec_dims[k] : v->n) * sizeof(float));
+	if (k >= DENSE) {
+		p->n[k] = v->n;
+		memcpy(p->index[k], v->index, v->n * sizeof *v->index);
+		return;
+	}
+	model_source(p, source);
+	snprintf(p->text[k], TEXT_MAX, "%.*s", (int)v->text.n, v->text.n ? v->text.p : "");
+	if (!strcmp(p->text[k], source)) *p->text[k] = 0;
 }
 
 static enum vk_status model_upsert(struct world *w, const struct vk_op_in *op)
@@ -181,11 +211,12 @@ static enum vk_status model_upsert(struct world *w, const struct vk_op_in *op)
 		if (later || op->mode == (there ? VK_UPDATE_INSERT_ONLY : VK_UPDATE_UPDATE_ONLY)) continue;
 		if (there && !model_match(w, &w->m, at, op->filter)) continue;
 		memset(p->has, 0, sizeof p->has);
-		for (size_t k = 0; k < in->vec_n; k++) model_put(p, &in->vec[k]);
+		memset(p->text, 0, sizeof p->text);
 		p->there = true;
 		snprintf(p->payload, sizeof p->payload, "%.*s", (int)in->payload.n, in->payload.n ? in->payload.p : "");
 		p->version = 0;
 		model_settle(p);
+		for (size_t k = 0; k < in->vec_n; k++) model_put(p, &in->vec[k]);
 	}
 	return VK_OK;
 }
@@ -240,6 +271,7 @@ static void model_one(struct model *m, struct mpoint *p, const struct vk_op_in *
 		int k = vec_of(op->drop[i]);
 		if (m->vec[k] && p->has[k]) p->version = 0;
 		p->has[k] = false;
+		if (k < DENSE) *p->text[k] = 0;
 	}
 }
 
@@ -264,6 +296,29 @@ static enum vk_status model_op(struct world *w, const struct vk_op_in *op)
 	return op->kind == VK_OP_VECTORS_UPDATE ? model_vectors(w, op) : model_selected(w, op);
 }
 
+static void random_sparse(struct world *w, struct mem *m, struct vk_vec *v)
+{
+	uint32_t at = (uint32_t)below(w, 1000), *index = vk_arena_alloc(&m->a, DIMS_MAX * sizeof *index);
+	float *row = vk_arena_alloc(&m->a, DIMS_MAX * sizeof *row);
+	v->n = (uint32_t)below(w, below(w, 20) ? 8 : DIMS_MAX + 1);
+	random_row(w, row, v->n);
+	for (uint32_t i = 0; i < v->n; i++) index[i] = at, at += 1 + (uint32_t)below(w, 1u << 20);
+	v->index = index;
+	v->row = row;
+}
+
+static void random_vector(struct world *w, struct mem *m, struct vk_vec *v)
+{
+	if (v->conf->sparse) {
+		random_sparse(w, m, v);
+		return;
+	}
+	float *row = vk_arena_alloc(&m->a, DIMS_MAX * sizeof *row);
+	random_row(w, row, v->conf->set.dims);
+	v->row = row;
+	if (!below(w, 3)) v->text = vk_bytes_of(vk_arena_printf(&m->a, "say %d", (int)below(w, 4)));
+}
+
 static void random_points(struct world *w, struct mem *m, struct vk_op_in *op, const struct vk_colconf *conf)
 {
 	op->point_n = 1 + below(w, below(w, 10) ? 6 : 40);
@@ -272,11 +327,10 @@ static void random_points(struct world *w, struct mem *m, struct vk_op_in *op, c
 		struct vk_point_in *p = &op->point[i];
 		p->id = w->id[below(w, IDS)];
 		p->vec = vk_arena_calloc(&m->a, VECS, sizeof *p->vec);
-		for (size_t k = 0; k < conf->vectors_n; k++) {
+		for (size_t k = 0; k < conf->vectors_n + conf->sparse_n; k++) {
 			if (!below(w, 4)) continue;
-			float *row = vk_arena_alloc(&m->a, DIMS_MAX * sizeof *row);
-			random_row(w, row, conf->vectors[k].set.dims);
-			p->vec[p->vec_n++] = (struct vk_vec){.conf = &conf->vectors[k], .row = row};
+			p->vec[p->vec_n].conf = &conf->vectors[k];
+			random_vector(w, m, &p->vec[p->vec_n++]);
 		}
 		if (op->kind != VK_OP_UPSERT || !below(w, 5)) continue;
 		p->payload = vk_bytes_of(random_payload(w, m));
@@ -304,7 +358,7 @@ static void random_op(struct world *w, struct mem *m, struct vk_op_in *op, const
 	static const enum vk_op_kind kinds[] = {VK_OP_UPSERT, VK_OP_UPSERT, VK_OP_UPSERT, VK_OP_UPSERT, VK_OP_DELETE, VK_OP_PAYLOAD_SET,
 						VK_OP_PAYLOAD_SET, VK_OP_PAYLOAD_OVERWRITE, VK_OP_PAYLOAD_DELETE, VK_OP_PAYLOAD_CLEAR,
 						VK_OP_VECTORS_UPDATE, VK_OP_VECTORS_DELETE};
-	static const char *const ats[] = {"o", "o.deep", "t[0]", "n2"}, *const gone[] = {"k", "o.z", "t[]", "n2[1]", "at"};
+	static const char *const ats[] = {"o", "o.deep", "t[0]", "n2"}, *const gone[] = {"k", "o.z", "t[]", "n2[1]", "at", "text"};
 	*op = (struct vk_op_in){.kind = kinds[below(w, 12)]};
 	switch (op->kind) {
 	case VK_OP_UPSERT:
@@ -320,12 +374,12 @@ static void random_op(struct world *w, struct mem *m, struct vk_op_in *op, const
 		if (op->at) op->payload = mem_json(m, VK_LIT("{\"z\":4,\"y\":[]}"));
 		break;
 	case VK_OP_PAYLOAD_DELETE:
-		op->keys = mem_path(m, gone[below(w, 5)]);
+		op->keys = mem_path(m, gone[below(w, 6)]);
 		op->keys_n = 1;
 		break;
 	case VK_OP_VECTORS_DELETE:
 		op->drop = vk_arena_calloc(&m->a, 1, sizeof *op->drop);
-		op->drop[op->drop_n++] = &conf->vectors[below(w, conf->vectors_n)];
+		op->drop[op->drop_n++] = &conf->vectors[below(w, conf->vectors_n + conf->sparse_n)];
 		break;
 	default: break;
 	}
@@ -390,11 +444,19 @@ static void print_config(struct world *w, struct vk_buf *b, const struct vk_colc
 {
 	const char *comma = "";
 	vk_buf_puts(b, "{\"vectors\":{");
-	for (int i = 0; i < VECS; i++) {
+	for (int i = 0; i < DENSE; i++) {
 		const struct vk_vector_conf *v = now ? vk_colconf_vector(now, vk_bytes_of(vec_name[i])) : NULL;
 		if (!w->m.vec[i]) continue;
 		vk_buf_printf(b, "%s\"%s\":{\"size\":%u,\"distance\":\"%s\",\"veckeep\":{\"set\":%u}}", comma, vec_name[i], vec_dims[i],
 			      i ? "Dot" : "Cosine", v ? v->set.id : w->set_number++);
+		comma = ",";
+	}
+	vk_buf_puts(b, "},\"sparse_vectors\":{");
+	comma = "";
+	for (int i = DENSE; i < VECS; i++) {
+		const struct vk_vector_conf *v = now ? vk_colconf_named(now, vk_bytes_of(vec_name[i])) : NULL;
+		if (!w->m.vec[i]) continue;
+		vk_buf_printf(b, "%s\"%s\":{\"veckeep\":{\"set\":%u}}", comma, vec_name[i], v ? v->set.id : w->set_number++);
 		comma = ",";
 	}
 	vk_buf_puts(b, "},\"indexes\":{");
@@ -406,7 +468,7 @@ static void print_config(struct world *w, struct vk_buf *b, const struct vk_colc
 			      f ? f->field : (unsigned)w->field_number++, fields[i].type, f && f->ready ? "ready" : "building");
 		comma = ",";
 	}
-	vk_buf_printf(b, "},\"veckeep\":{\"ttl\":{\"field\":\"at\",\"after_ms\":0},\"next_set\":%u,\"next_field\":%u}}", w->set_number,
+	vk_buf_printf(b, "},\"veckeep\":{\"text_from\":\"text\",\"ttl\":{\"field\":\"at\",\"after_ms\":0},\"next_set\":%u,\"next_field\":%u}}", w->set_number,
 		      (unsigned)w->field_number);
 }
 
@@ -420,17 +482,43 @@ static enum vk_status edit_config(void *arg, const struct vk_colconf *now, struc
 static void step_config(struct world *w)
 {
 	struct vk_error err = {0};
-	int i = (int)below(w, FIELDS + 1);
-	if (i < FIELDS) {
-		w->field[i] = !w->field[i];
-	} else {
-		w->m.vec[2] = !w->m.vec[2];
-		for (int k = 0; k < IDS; k++) w->m.p[k].has[2] = w->replica.p[k].has[2] = false;
+	int i = (int)below(w, FIELDS + VECS), v = i - FIELDS;
+	if (i < FIELDS) w->field[i] = !w->field[i];
+	if (v >= 0 && !vec_comes_and_goes[v]) return;
+	if (v >= 0) w->m.vec[v] = !w->m.vec[v];
+	for (int k = 0; v >= 0 && k < IDS; k++) {
+		w->m.p[k].has[v] = w->replica.p[k].has[v] = false;
+		if (v < DENSE) *w->m.p[k].text[v] = *w->replica.p[k].text[v] = 0;
 	}
 	if (vk_collection_configure(w->c, edit_config, w, below(w, 2), &err)) fail_msg("configure: %s", err.text);
 }
 
 /* --- comparing --- */
+
+static void same_sparse(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *vc, const struct mpoint *want, int k)
+{
+	struct vk_arena a;
+	struct vk_sparse s;
+	vk_arena_init(&a, 1 << 16);
+	assert_int_equal(vk_view_sparse(v, slot, vc, &a, &s), VK_OK);
+	assert_int_equal(s.n, want->n[k]);
+	if (s.n) assert_memory_equal(s.index, want->index[k], s.n * sizeof *s.index);
+	if (s.n) assert_memory_equal(s.value, want->vec[k], s.n * sizeof *s.value);
+	vk_arena_free(&a);
+}
+
+static void same_text(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *vc, const struct mpoint *want, int k)
+{
+	struct vk_arena a;
+	struct vk_bytes text;
+	char source[TEXT_MAX];
+	model_source(want, source);
+	const char *expect = *want->text[k] ? want->text[k] : source;
+	vk_arena_init(&a, 1 << 20);
+	assert_int_equal(vk_view_text(v, slot, vc, &a, &text), *expect ? VK_OK : VK_E_NOT_FOUND);
+	if (*expect && !vk_bytes_is(text, expect)) fail_msg("text %.*s, not %s", (int)text.n, text.p, expect);
+	vk_arena_free(&a);
+}
 
 static void same_point(struct world *w, const struct model *m, struct vk_view *v, uint32_t slot, int i)
 {
@@ -442,12 +530,14 @@ static void same_point(struct world *w, const struct model *m, struct vk_view *v
 	assert_int_equal(p.version, want->version);
 	if (!vk_bytes_is(p.payload, want->payload)) fail_msg("payload %.*s, not %s", (int)p.payload.n, p.payload.p, want->payload);
 	for (int k = 0; k < VECS; k++) {
-		const struct vk_vector_conf *vc = vk_colconf_vector(v->conf, vk_bytes_of(vec_name[k]));
+		const struct vk_vector_conf *vc = vk_colconf_named(v->conf, vk_bytes_of(vec_name[k]));
 		struct vk_row r;
 		assert_int_equal(vc != NULL, m->vec[k]);
 		if (!vc) continue;
-		assert_int_equal(vk_vset_has(v->t, &vc->set, slot), want->has[k]);
-		if (!want->has[k]) continue;
+		assert_int_equal(vk_view_has(v, slot, vc), want->has[k]);
+		if (k < DENSE) same_text(v, slot, vc, want, k);
+		if (k >= DENSE && want->has[k]) same_sparse(v, slot, vc, want, k);
+		if (k >= DENSE || !want->has[k]) continue;
 		assert_int_equal(vk_vset_row(v->t, &vc->set, slot, &r), VK_OK);
 		vk_row_f32(&vc->set, &r, false, row);
 		assert_memory_equal(row, want->vec[k], vec_dims[k] * sizeof(float));
@@ -550,10 +640,13 @@ static bool follow(void *arg, const struct vk_change *ch)
 	assert_true(i >= 0 && ch->sequence > w->followed);
 	w->followed = ch->sequence;
 	if (ch->op == 2) *r = (struct mpoint){0};
-	for (size_t k = 0; ch->op == 1 && k < conf->vectors_n; k++) {
+	for (size_t k = 0; ch->op == 1 && k < conf->vectors_n + conf->sparse_n; k++) {
 		int vec = vec_of(&conf->vectors[k]);
 		if (!(ch->mask >> (1 + k) & 1)) continue;
 		r->has[vec] = now->has[vec];
+		r->n[vec] = now->n[vec];
+		memcpy(r->index[vec], now->index[vec], sizeof now->index[vec]);
+		if (vec < DENSE) memcpy(r->text[vec], now->text[vec], TEXT_MAX);
 		memcpy(r->vec[vec], now->vec[vec], sizeof now->vec[vec]);
 	}
 	if (ch->op == 1) r->there = true;
@@ -580,7 +673,10 @@ static void step_follow(struct world *w)
 		for (int k = 0; k < VECS; k++) {
 			if (!w->m.vec[k]) continue;
 			assert_int_equal(a->has[k], r->has[k]);
-			if (a->has[k]) assert_memory_equal(a->vec[k], r->vec[k], vec_dims[k] * sizeof(float));
+			if (k < DENSE) assert_string_equal(a->text[k], r->text[k]);
+			if (k >= DENSE) assert_true(!a->has[k] || a->n[k] == r->n[k]);
+			if (a->has[k]) assert_memory_equal(a->vec[k], r->vec[k], (k < DENSE ? vec_dims[k] : a->n[k]) * sizeof(float));
+			if (k >= DENSE && a->has[k]) assert_memory_equal(a->index[k], r->index[k], a->n[k] * sizeof(uint32_t));
 		}
 	}
 	/* A dropped point that came back later starts from nothing, too. */
@@ -652,7 +748,7 @@ static void world_open(struct world *w)
 	w->now_ms = 1700000000000;
 	w->set_number = 1;
 	w->field_number = 1;
-	w->m.vec[0] = w->m.vec[1] = true;
+	w->m.vec[0] = w->m.vec[1] = w->m.vec[3] = true;
 	for (int i = 0; i < IDS; i++) {
 		w->id[i] = id_number(w->key[i], (uint32_t)i);
 		w->order[i] = i;
