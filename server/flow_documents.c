@@ -143,7 +143,7 @@ static enum vk_status read_text_and_vector(struct vk_qd *q, struct doc *d, const
 	*q->texts_tail = t;
 	q->texts_tail = &t->next;
 	q->texts_n++;
-	*vec = (struct vk_vec){.conf = d->vector, .row = row};
+	*vec = (struct vk_vec){.conf = d->vector, .row = row, .text = text};
 	d->point[i].vec = vec;
 	d->point[i].vec_n = 1;
 	return VK_OK;

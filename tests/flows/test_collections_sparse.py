@@ -319,3 +319,11 @@ def test_a_served_row_in_place_of_a_text_lets_go_of_it(texts, fake):
     row = texts.post("/v1/embeddings", {"model": "m", "input": "second"}).json()["data"][0]["embedding"]
     ask(texts, "PUT", "/collections/c/points/vectors?wait=true", {"points": [{"id": 1, "vector": {"": row}}]})
     assert own(texts)["texts"] == 0
+
+
+def test_chunks_of_a_document_keep_their_text_where_the_payload_cannot(serve, fake):
+    server = serve(procs.config(fake))
+    for name, path, kept in (("plain", "body", 0), ("nested", "doc.body", 2)):
+        ask(server, "PUT", f"/collections/{name}", {"vectors": {"size": 8, "distance": "Cosine"}, "metadata": {"veckeep": {"text_from": path}}})
+        ask(server, "PUT", f"/collections/{name}/documents/d", {"chunks": ["one", "two"], "model": "m"})
+        assert own(server, name)["texts"] == kept
