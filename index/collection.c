@@ -277,9 +277,9 @@ enum vk_status vk_collection_stats(struct vk_collection *c, struct vk_collection
 {
 	*out = (struct vk_collection_stats){0};
 	enum vk_status st = vk_view_run(c, 0, NULL, read_stats, out);
+	vk_kv_stats(c->kv, &out->kv); /* of one that cannot be read, too */
 	if (st) return st;
 	out->sealing = atomic_load(&c->sealing);
 	out->building |= atomic_load(&c->building);
-	vk_kv_stats(c->kv, &out->kv);
 	return VK_OK;
 }

@@ -190,7 +190,9 @@ static enum vk_status open_dir(struct vk_collections *cs, uint32_t id, struct vk
 	char path[4200];
 	struct vk_collection_opts o = {.writers = cs->writers, .map_bytes = cs->map_bytes, .read_only = cs->read_only};
 	vk_collections_dir_of(cs, id, path);
-	return vk_collection_open(path, config, &o, out, err);
+	enum vk_status st = vk_collection_open(path, config, &o, out, err);
+	if (st != VK_E_NOT_FOUND) return st;
+	return vk_fail(err, VK_E_CORRUPT, "%s: the catalog's collection is not there: its file is gone or empty", path);
 }
 
 static bool is_idle(const struct vk_centry *e)

@@ -69,7 +69,19 @@ static bool disk_low(const struct vk_app *app, uint64_t *free_bytes)
 	return *free_bytes < DISK_FREE_MIN;
 }
 
-/* Degraded is not dead: a provider that is down or a full cache is no reason to take us out. */
+struct troubles { /* open collections with one; numbers alone: whoever asks for our health need not have a key */
+	uint64_t broken, full;
+};
+
+static void count_troubles(void *arg, struct vk_bytes name, struct vk_collection *c)
+{
+	struct troubles *t = arg;
+	(void)name;
+	t->broken += vk_kv_is_broken(vk_collection_kv(c));
+	t->full += vk_kv_is_full(vk_collection_kv(c));
+}
+
+/* Degraded is not dead: a provider that is down, a full cache, a collection on a bad disk are no reason to take us out. */
 void vk_flow_v1_health(void *arg, struct vk_req *req)
 {
 	struct vk_app *app = arg;
@@ -77,6 +89,8 @@ void vk_flow_v1_health(void *arg, struct vk_req *req)
 	uint64_t free_bytes = 0;
 	vk_cachedb_stats(app->cache, &s);
 	bool low = disk_low(app, &free_bytes), ready = is_ready(app, req);
+	struct troubles t = {0};
+	vk_collections_each_open(app->collections, count_troubles, &t);
 	struct vk_jw w;
 	vk_flow_json(req, &w);
 	req->reply.status = ready ? 200 : 503;
@@ -87,12 +101,19 @@ void vk_flow_v1_health(void *arg, struct vk_req *req)
 	vk_jw_array(&w);
 	if (s.full) vk_jw_cstr(&w, "cache_full");
 	if (low) vk_jw_cstr(&w, "disk_low");
+	if (t.broken) vk_jw_cstr(&w, "collection_broken");
+	if (t.full) vk_jw_cstr(&w, "collection_full");
 	if (app->offline) vk_jw_cstr(&w, "offline");
 	pthread_mutex_lock(&app->lock);
 	if (app->config_error[0]) vk_jw_cstr(&w, "config_refused");
 	if (app->config.insecure) vk_jw_cstr(&w, "insecure");
 	pthread_mutex_unlock(&app->lock);
 	vk_jw_array_end(&w);
+	vk_jw_key(&w, "collections");
+	vk_jw_object(&w);
+	vk_jw_ki(&w, "broken", (int64_t)t.broken);
+	vk_jw_ki(&w, "full", (int64_t)t.full);
+	vk_jw_object_end(&w);
 	vk_jw_object_end(&w);
 }
 
@@ -224,7 +245,8 @@ static void gather(void *arg, struct vk_bytes name, struct vk_collection *c)
 {
 	struct collection_gauges *g = arg;
 	char plain[256], escaped[520];
-	if (g->n == COLLECTIONS_SHOWN || vk_collection_stats(c, &g->one[g->n].stats)) return;
+	if (g->n == COLLECTIONS_SHOWN) return;
+	if (vk_collection_stats(c, &g->one[g->n].stats) && !g->one[g->n].stats.kv.broken) return;
 	snprintf(plain, sizeof plain, "%.*s", (int)name.n, name.p);
 	vk_metrics_escape(escaped, sizeof escaped, plain);
 	snprintf(g->one[g->n].labels, sizeof g->one[0].labels, "collection=\"%s\"", escaped);
@@ -243,6 +265,8 @@ static double g_rows(const struct vk_collection_stats *s) { return (double)s->ro
 static double g_tail(const struct vk_collection_stats *s) { return (double)s->tail_rows; }
 static double g_used(const struct vk_collection_stats *s) { return (double)s->kv.used_bytes; }
 static double g_commits(const struct vk_collection_stats *s) { return (double)s->kv.commits; }
+static double g_broken(const struct vk_collection_stats *s) { return s->kv.broken; }
+static double g_full(const struct vk_collection_stats *s) { return s->kv.full; }
 static double g_lag(const struct vk_collection_stats *s) { return (double)s->kv.reader_lag; }
 
 static bool count_one(void *arg, struct vk_bytes name)
@@ -267,6 +291,8 @@ static void collection_gauges(struct vk_app *app, struct vk_buf *b)
 	family(b, g, "veckeep_collection_used_bytes", "Pages in use", g_used);
 	family(b, g, "veckeep_collection_commits_total", "Transactions committed", g_commits);
 	family(b, g, "veckeep_collection_oldest_reader_lag_txns", "Age of the oldest reader in transactions", g_lag);
+	family(b, g, "veckeep_collection_broken", "1: its file failed, writes are refused until it is restored", g_broken);
+	family(b, g, "veckeep_collection_full", "1: the disk has no room, writes are refused until it has", g_full);
 	free(g);
 }
 

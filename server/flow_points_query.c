@@ -167,7 +167,7 @@ static enum vk_status open_lookup(struct vk_qd *q, struct lookup *l, struct vk_e
 	struct flow *f = q->flow;
 	if (!f->lookup.n) return VK_OK;
 	enum vk_status st = vk_qd_access(q->req, f->lookup, err);
-	if (!st) st = vk_collections_get(q->app->collections, f->lookup, &l->c, err);
+	if (!st) st = vk_qd_collection(q, f->lookup, &l->c, err);
 	if (st == VK_E_NOT_FOUND)
 		vk_fail(err, st, "Not found: Collection %.*s not found", (int)vk_utf8_valid(f->lookup.p, f->lookup.n), f->lookup.p);
 	if (st) return st;

@@ -384,7 +384,7 @@ enum vk_status vk_qd_name(struct vk_qd *q, struct vk_error *err)
 static enum vk_status open_collection(struct vk_qd *q, struct vk_error *err)
 {
 	enum vk_status st = vk_qd_name(q, err);
-	if (!st) st = vk_collections_get(q->app->collections, q->name, &q->c, err);
+	if (!st) st = vk_qd_collection(q, q->name, &q->c, err);
 	if (!st && !(q->conf = vk_collection_config(q->c))) st = vk_fail(err, VK_E_NOMEM, "out of memory");
 	return st;
 }

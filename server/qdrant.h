@@ -111,6 +111,8 @@ typedef enum vk_status vk_qd_read_fn(struct vk_qd *q, struct vk_view *v, struct 
 void vk_qd_read(struct vk_qd *q, vk_qd_read_fn *fn);
 /* The same without the envelope's end: true, and the caller ends the request; false: it has ended with the error. */
 bool vk_qd_view(struct vk_qd *q, vk_qd_read_fn *fn, struct vk_jw *w);
+/* vk_collections_get(), and a collection that cannot be opened is told by its name, not by our paths (those are logged). */
+enum vk_status vk_qd_collection(struct vk_qd *q, struct vk_bytes name, struct vk_collection **out, struct vk_error *err);
 /* VK_E_IO with the words for a collection whose file cannot be read or written: 503. */
 enum vk_status vk_qd_storage(struct vk_error *err, struct vk_bytes name);
 

@@ -460,7 +460,7 @@ static enum vk_status read_elsewhere(struct vk_qd *q, struct vk_qd_ref *r, int64
 {
 	struct vk_collection *c;
 	enum vk_status st = vk_qd_access(q->req, r->collection, err);
-	if (!st) st = vk_collections_get(q->app->collections, r->collection, &c, err);
+	if (!st) st = vk_qd_collection(q, r->collection, &c, err);
 	if (st) return st;
 	bool same = c == q->c; /* its own name, or an alias of it */
 	struct elsewhere e = {q, r, err};

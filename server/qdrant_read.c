@@ -6,6 +6,7 @@
  * is lost then, which is a leak once per fault. The reply's buffer is the request's and is begun anew by the error.
  */
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/utf8.h"
 #include "server/qdrant.h"
 
@@ -19,6 +20,14 @@ enum vk_status vk_qd_storage(struct vk_error *err, struct vk_bytes name)
 			      "collections are not concerned", (int)vk_utf8_valid(name.p, n), name.p);
 	err->http = 503;
 	return VK_E_IO;
+}
+
+enum vk_status vk_qd_collection(struct vk_qd *q, struct vk_bytes name, struct vk_collection **out, struct vk_error *err)
+{
+	enum vk_status st = vk_collections_get(q->app->collections, name, out, err);
+	if (st != VK_E_IO && st != VK_E_CORRUPT) return st;
+	vk_log(VK_LOG_ERROR, "collection %.*s: %s", (int)vk_utf8_valid(name.p, name.n), name.p, err->text);
+	return vk_qd_storage(err, name);
 }
 
 struct read {

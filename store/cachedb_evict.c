@@ -166,7 +166,7 @@ enum vk_status vk_cachedb_make_room(struct vk_cachedb *db, uint64_t need)
 	} else {
 		uint64_t map = db->env->map_bytes;
 		if (used_bytes(db, &used)) return VK_E_IO;
-		if (used + need + map_reserve(map) > map) st = vk_env_grow(db->env);
+		if (used + need + map_reserve(map) > map) st = vk_env_grow(db->env) ? VK_E_NO_SPACE : VK_OK;
 	}
 	/* Copied pages come on top of new ones: twice the rows is plenty. */
 	return st ? st : vk_env_reserve(db->env, 2 * need);

@@ -23,9 +23,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
-#define GROW_WAIT_MS 1000
+#define GATE_WAIT_MS 1000
+#define GROW_WAIT_MS 35000 /* a request's view lives 30 s at most */
+#define GROW_POLITE_MS 1000
+#define GROW_SLICE_MS 100
 #define RESERVE_SLACK ((uint64_t)512 << 10)
 #define RESERVE_STEP_MAX ((uint64_t)64 << 20)
 
@@ -352,6 +356,22 @@ static bool shut_gate(struct vk_env *env, unsigned wait_ms)
 	return false;
 }
 
+/* The same for whom it is worth a long wait. For a second new readers are let in between tries; but where there is always one, none of
+ * those tries succeeds: then they wait for the old ones' end. */
+static bool shut_gate_for_long(struct vk_env *env)
+{
+	for (unsigned waited_ms = 0; waited_ms < GROW_POLITE_MS; waited_ms += 2 * GROW_SLICE_MS) {
+		if (shut_gate(env, GROW_SLICE_MS)) return true;
+		usleep(GROW_SLICE_MS * 1000);
+	}
+	uint64_t until_ms = vk_mono_ms() + GROW_WAIT_MS;
+	while (!shut_gate(env, GROW_WAIT_MS)) { /* a copy does not let us wait at the gate */
+		if (vk_mono_ms() >= until_ms) return false;
+		usleep(GROW_SLICE_MS * 1000);
+	}
+	return true;
+}
+
 /* Behind the shut gate: closes the environment and opens it anew. */
 static int reopen(struct vk_env *env, uint64_t map_bytes)
 {
@@ -375,7 +395,7 @@ static void open_gate(struct vk_env *env)
 enum vk_status vk_env_grow(struct vk_env *env)
 {
 	if ((env->opts.map_bytes && !env->opts.map_grows) || !env->mdb) return VK_E_NO_SPACE;
-	if (!shut_gate(env, GROW_WAIT_MS)) return VK_E_NO_SPACE;
+	if (!shut_gate_for_long(env)) return VK_E_BUSY;
 	/* mdb_env_set_mapsize() lets the old map go before it knows that the new one fits: ask
 	 * first. */
 	uint64_t want = env->map_bytes * 2;
@@ -397,7 +417,7 @@ enum vk_status vk_env_grow(struct vk_env *env)
 
 enum vk_status vk_env_reopen_read_only(struct vk_env *env)
 {
-	if (!shut_gate(env, GROW_WAIT_MS)) return VK_E_BUSY;
+	if (!shut_gate(env, GATE_WAIT_MS)) return VK_E_BUSY;
 	env->opts.read_only = true;
 	int rc = reopen(env, env->map_bytes);
 	open_gate(env);

@@ -79,8 +79,8 @@ void vk_env_read_end(struct vk_env_read *r);
 /* For who was thrown out of vk_env_read_begin() by a fault of the map: counted out, what it had is lost. */
 void vk_env_read_abandon(struct vk_env *env);
 
-/* Doubles the map if it may grow. Waits at most a second for the readers to end; VK_E_NO_SPACE
- * when it cannot be. Call it with no write transaction open. */
+/* Doubles the map if it may grow. Waits for the readers to end, longer than any request may read (35 s): VK_E_BUSY when one does
+ * not (a copy that runs), VK_E_NO_SPACE when the map cannot be larger. Call it with no write transaction open. */
 enum vk_status vk_env_grow(struct vk_env *env);
 
 /* Opens the file again without writing: after MDB_PANIC. VK_E_BUSY while readers live. */

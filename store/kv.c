@@ -6,9 +6,12 @@
  */
 #include "store/guard.h"
 #include "store/kv_internal.h"
+#include "store/mdbcheck.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <stdlib.h>
 
 /* Open and close */
@@ -26,9 +29,13 @@ enum vk_status vk_kv_open(const char *dir, const struct vk_kv_opts *opts, struct
 	*out = NULL;
 	if (!opts->read_only && !opts->writers)
 		return vk_fail(err, VK_E_INVALID, "%s: no writer threads given", dir);
+	char file[4096 + 16];
+	snprintf(file, sizeof file, "%s/data.mdb", dir);
+	enum vk_status st = vk_mdb_check_length(file, err); /* LMDB would map what is not there */
+	if (st) return st;
 	struct vk_kv *kv = calloc(1, sizeof *kv);
 	if (!kv) return vk_fail(err, VK_E_NOMEM, "no memory");
-	enum vk_status st = vk_env_open(dir, &env_opts, &kv->env, err);
+	st = vk_env_open(dir, &env_opts, &kv->env, err);
 	if (st) {
 		free(kv);
 		return st;
@@ -307,7 +314,14 @@ enum vk_status vk_kv_cursor_del(struct vk_kv_cursor *c)
 
 enum vk_status vk_kv_copy(struct vk_kv *kv, int fd)
 {
-	return vk_env_copy(kv->env, fd);
+	char file[64];
+	int own;
+	struct stat now;
+	if (!kv->env->mdb || mdb_env_get_fd(kv->env->mdb, &own) || fstat(own, &now) != 0 || !now.st_size) return VK_E_IO;
+	/* Of a file that was cut LMDB would copy what is left, or fault with its own locks held. It may be unlinked by now. */
+	snprintf(file, sizeof file, "/proc/self/fd/%d", own);
+	enum vk_status st = vk_mdb_check_length(file, NULL);
+	return st ? st : vk_env_copy(kv->env, fd);
 }
 
 struct page_stats {

@@ -227,6 +227,12 @@ static void clear_full(struct vk_kv *kv)
 		vk_log(VK_LOG_INFO, "%s: there is room again", kv->env->path);
 }
 
+static void set_broken(struct vk_kv *kv, const char *why)
+{
+	if (!atomic_exchange(&kv->broken, true))
+		vk_log(VK_LOG_ERROR, "%s: write failed (%s), no more of them until it is opened anew", kv->env->path, why);
+}
+
 /* Of a begin or a commit that failed. */
 static enum vk_status judge(struct vk_kv *kv, int rc)
 {
@@ -234,9 +240,8 @@ static enum vk_status judge(struct vk_kv *kv, int rc)
 	if (st == VK_E_NOMEM || st == VK_E_BUSY) return st;
 	if (st == VK_E_NO_SPACE) {
 		if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) set_full(kv);
-	} else if (!atomic_exchange(&kv->broken, true)) {
-		vk_log(VK_LOG_ERROR, "%s: write failed (%s), no more of them until it is opened anew", kv->env->path,
-		       mdb_strerror(rc));
+	} else {
+		set_broken(kv, mdb_strerror(rc));
 	}
 	vk_kv_rescue_readers(kv);
 	return st == VK_E_NO_SPACE ? st : VK_E_IO;
@@ -275,8 +280,8 @@ static struct attempt attempt(struct vk_kv *kv, struct batch *b, unsigned from, 
 	struct vk_kv_txn t = {.kv = kv};
 	struct attempt a = {VK_E_IO, false};
 	if (atomic_load(&kv->broken) || !kv->env->mdb) return a;
-	if (vk_env_is_cut(kv->env)) {
-		a.st = judge(kv, EIO);
+	if (vk_env_is_cut(kv->env)) { /* not judge(): a reader of this thread would fault */
+		set_broken(kv, "the file is shorter than it was");
 		return a;
 	}
 	int rc = mdb_txn_begin(kv->env->mdb, NULL, 0, &t.mdb);
@@ -309,7 +314,11 @@ static struct attempt attempt(struct vk_kv *kv, struct batch *b, unsigned from, 
 static enum vk_status attempt_growing(struct vk_kv *kv, struct batch *b, unsigned from, unsigned n)
 {
 	struct attempt a = attempt(kv, b, from, n);
-	while (a.st && a.map_full && vk_env_grow(kv->env) == VK_OK) a = attempt(kv, b, from, n);
+	while (a.st && a.map_full) {
+		enum vk_status st = vk_env_grow(kv->env);
+		if (st) return st;
+		a = attempt(kv, b, from, n);
+	}
 	return a.st;
 }
 

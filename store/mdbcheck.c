@@ -242,20 +242,29 @@ static enum vk_status read_metas(struct check *c, uint8_t meta[META_BYTES])
 	return VK_OK;
 }
 
+static enum vk_status open_file(struct check *c, const char *path, struct vk_error *err)
+{
+	struct stat s;
+	c->err = err;
+	c->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (c->fd >= 0 && fstat(c->fd, &s) == 0) {
+		c->file_bytes = (uint64_t)s.st_size;
+		return VK_OK;
+	}
+	int e = errno;
+	if (c->fd >= 0) close(c->fd);
+	return vk_fail(err, e == ENOENT ? VK_E_NOT_FOUND : VK_E_IO, "%s: %s", path, strerror(e));
+}
+
 enum vk_status vk_mdb_check(const char *path, struct vk_error *err)
 {
-	struct check c = {.err = err};
+	struct check c;
 	uint8_t meta[META_BYTES];
-	struct stat s;
 	struct table t;
-	c.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (c.fd < 0 || fstat(c.fd, &s) != 0) {
-		int e = errno;
-		if (c.fd >= 0) close(c.fd);
-		return vk_fail(err, e == ENOENT ? VK_E_NOT_FOUND : VK_E_IO, "%s: %s", path, strerror(e));
-	}
-	c.file_bytes = (uint64_t)s.st_size;
-	enum vk_status st = read_metas(&c, meta);
+	memset(&c, 0, sizeof c);
+	enum vk_status st = open_file(&c, path, err);
+	if (st) return st;
+	st = read_metas(&c, meta);
 	if (!st && !(c.seen = calloc(c.last_page / 8 + 1, 1))) st = vk_fail(err, VK_E_NOMEM, "no memory");
 	if (!st) {
 		decode_table(&t, meta + 24);
@@ -268,4 +277,17 @@ enum vk_status vk_mdb_check(const char *path, struct vk_error *err)
 	free(c.seen);
 	close(c.fd);
 	return st;
+}
+
+enum vk_status vk_mdb_check_length(const char *path, struct vk_error *err)
+{
+	struct check c;
+	uint8_t meta[META_BYTES];
+	memset(&c, 0, sizeof c);
+	enum vk_status st = open_file(&c, path, err);
+	if (st) return st == VK_E_NOT_FOUND ? VK_OK : st;
+	if (c.file_bytes) st = read_metas(&c, meta);
+	bool whole = !c.file_bytes || (!st && c.file_bytes / c.page_size > c.last_page);
+	close(c.fd);
+	return st || whole ? st : vk_mdb_check(path, err);
 }

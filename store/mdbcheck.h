@@ -16,4 +16,9 @@
 /* VK_OK; VK_E_CORRUPT with what is wrong and at which page; VK_E_NOT_FOUND, VK_E_IO, VK_E_NOMEM. */
 enum vk_status vk_mdb_check(const char *path, struct vk_error *err);
 
+/* Before an environment of our own is opened: is its file as long as its newest meta page says? Two small reads; only a shorter file,
+ * which somebody may have cut, is walked as above (LMDB does not write pages at the end that a transaction freed again). No file, or
+ * an empty one: VK_OK, LMDB begins it. */
+enum vk_status vk_mdb_check_length(const char *path, struct vk_error *err);
+
 #endif
