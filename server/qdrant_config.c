@@ -256,7 +256,7 @@ static enum vk_status check_sparse(const vk_jv *sparse, struct vk_error *err)
 		const vk_jv *index = vk_jv_get(v, "index");
 		enum vk_status st = check_vector_name(name, err);
 		snprintf(where, sizeof where, "sparse_vectors.%.*s", shown(name), name.p);
-		if (!st && !name.n) st = vk_qd_wrong(err, "sparse_vectors: a sparse vector needs a name");
+		if (!st && !name.n) st = vk_qd_wrong(err, "Sparse vector name cannot be empty");
 		if (!st && vk_jv_type(v) != VK_J_OBJECT) st = vk_qd_format(err, "%s: invalid type, expected an object", where);
 		if (!st) st = check_object(v, table, where, err);
 		snprintf(where, sizeof where, "sparse_vectors.%.*s.index", shown(name), name.p);
@@ -273,7 +273,8 @@ static enum vk_status check_both(const vk_jv *vectors, const vk_jv *sparse, stru
 	bool single = vk_qdc_is_single(vectors);
 	for (const vk_jv *v = vk_jv_first(sparse); v && !single; v = vk_jv_next(v))
 		if (vk_jv_get(vectors, vk_jv_key(v).p))
-			return vk_qd_wrong(err, "Sparse vector name `%.*s` is already used for dense vector", shown(vk_jv_key(v)), vk_jv_key(v).p);
+			return vk_qd_wrong(err, "Dense and sparse vector names must be unique - duplicate found with '%.*s'",
+					   shown(vk_jv_key(v)), vk_jv_key(v).p);
 	if ((single ? 1 : vk_jv_len(vectors)) + vk_jv_len(sparse) > VK_VECTORS_MAX)
 		return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
 	return VK_OK;
@@ -284,7 +285,7 @@ static enum vk_status check_new_sparse(const vk_jv *v, struct vk_bytes name, str
 {
 	static const struct vk_qdc_member table[] = {{"modifier", WORD, 0, 0, "none idf", NULL},
 					      {"datatype", WORD, 0, 0, "float32 float16 uint8 turbo4", NULL}, {0}};
-	if (!name.n) return vk_qd_wrong(err, "a sparse vector needs a name");
+	if (!name.n) return vk_qd_wrong(err, "Sparse vector name cannot be empty");
 	enum vk_status st = check_vector_name(name, err);
 	if (!st) st = check_object(v, table, "sparse", err);
 	return st ? st : check_sparse_datatype(vk_jv_get(v, "datatype"), "sparse", err);

@@ -41,6 +41,7 @@ def test_while_it_drains_it_is_not_ready_and_sends_new_work_away(server, fake):
         got = server.embed("new", client=idle)
         assert got.status == 503 and int(got.headers["retry-after"]) >= 1, got
         assert idle.get("/readyz").status == 503
+        assert idle.get("/v1/health").json()["reason"] == "draining"
         assert idle.get("/livez").status == 200
     except (OSError, http.client.HTTPException):
         pass  # new connections may be refused outright while draining
@@ -200,8 +201,10 @@ def test_backup_under_load_and_restore(server, serve, fake, check, tmp_path):
 
 
 def test_health_routes(server):
-    for path in ("/healthz", "/livez", "/readyz"):
-        assert server.get(path).status == 200
+    for path, words in (("/healthz", b"healthz check passed"), ("/livez", b"healthz check passed"), ("/readyz", b"all shards are ready")):
+        got = server.get(path)
+        assert got.status == 200 and got.body == words, got
+    assert server.get("/v1/health").json() == {"ready": True, "degraded": []}
     text = server.get("/metrics")
     assert text.status == 200 and text.headers["content-type"].startswith("text/plain")
     assert b"veckeep_http_requests_total" in text.body

@@ -151,7 +151,7 @@ def test_every_documented_route_answers_as_documented(truth, tmp_path):
     ask("GET", "/v1/providers")
     assert ask("GET", "/v1/usage?from=2020-01-01").json()["data"]
     ask("POST", "/v1/backup", {"dir": str(tmp_path / "backup")})
-    for path in ("/", "/healthz", "/livez", "/readyz", "/openapi.json"):
+    for path in ("/", "/healthz", "/livez", "/readyz", "/v1/health", "/openapi.json"):
         ask("GET", path)
     ask("GET", "/metrics")
     drive_collections(ask)

@@ -116,8 +116,9 @@ def test_everything_a_client_sets_comes_back_after_a_restart(plain, client):
     ({"vectors": {**VECTOR, "multivector_config": {"comparator": "max_sim"}}}, 400, "no multivectors"),
     ({"vectors": {**VECTOR, "datatype": "turbo4"}}, 400, "Wrong input: vectors.datatype"),
     ({"vectors": VECTOR, "sparse_vectors": {"s": 1}}, 400, "Format error in JSON body: sparse_vectors.s: invalid type"),
-    ({"vectors": VECTOR, "sparse_vectors": {"": {}}}, 400, "a sparse vector needs a name"),
-    ({"vectors": {"s": VECTOR}, "sparse_vectors": {"s": {}}}, 400, "Wrong input: Sparse vector name `s` is already used for dense vector"),
+    ({"vectors": VECTOR, "sparse_vectors": {"": {}}}, 400, "Wrong input: Sparse vector name cannot be empty"),
+    ({"vectors": VECTOR, "strict_mode_config": {"enabled": True}}, 400, "Wrong input: strict_mode_config.enabled: strict mode is not supported yet"),
+    ({"vectors": {"s": VECTOR}, "sparse_vectors": {"s": {}}}, 400, "Wrong input: Dense and sparse vector names must be unique"),
     ({"sparse_vectors": {"s": {"modifier": "tfidf"}}}, 400, "unknown variant `tfidf`"),
     ({"sparse_vectors": {"s": {"index": {"datatype": "turbo4"}}}}, 400, "sparse vectors do not support the datatype turbo4"),
     ({"vectors": VECTOR, "sparse_vectors": {str(i): {} for i in range(64)}}, 400, "at most 64 named vectors"),
@@ -232,6 +233,8 @@ def test_payload_index_wrong_schemas_are_refused(plain):
     both = {"type": "integer", "lookup": False, "range": False}
     assert "can't be both disabled" in error(plain, "PUT", path, {"field_name": "f", "field_schema": both}, 422)
     assert "field_name" in error(plain, "PUT", path, {"field_name": "", "field_schema": "keyword"}, 422)
+    words = {"type": "text", "stopwords": "english"}
+    assert "field_schema.stopwords: not supported yet" in error(plain, "PUT", path, {"field_name": "f", "field_schema": words})
     assert "is_tenant" in error(plain, "PUT", path, {"field_name": "f", "field_schema": {"type": "keyword", "is_tenant": 1}})
     assert ask(plain, "GET", "/collections/a")["result"]["payload_schema"] == {}
 

@@ -255,11 +255,22 @@ def test_groups_look_up_their_ids_elsewhere(world):
                 continue
             assert g.lookup.id == g.id and g.lookup.payload == {"name": f"author {g.id}", **({"age": g.id} if payload is True else {})}
             assert g.lookup.vector == ([g.id, 1] if vectors else None)
-    assert refused(lambda: ours.query_points_groups("c", group_by="author", query=[0.0, 1, 2], using="sum", with_lookup="nope"), "`nope` doesn't exist") == 404
+    assert refused(lambda: ours.query_points_groups("c", group_by="author", query=[0.0, 1, 2], using="sum", with_lookup="nope"), "Collection nope not found") == 404
 
 
 @pytest.mark.parametrize("path, body, status, words", [
     ("points/query", {"prefetch": {"query": [1, 2, 3], "using": "sum"}}, 400, "Bad request: A query is needed to merge the prefetches."),
+    ("points/query", {"prefetch": {"query": {"recommend": {"positive": [1]}}}}, 400, "Bad request: A query is needed to merge the prefetches."),
+    ("points/query", {"query": {"recommend": {"positive": [1]}}, "limit": 0}, 422,
+     "Validation error in JSON body: [internal.limit: value 0 invalid, must be 1 or larger]"),
+    ("points/query", {"query": [1, 2, 3], "using": "sum", "lookup_from": {"collection": "nope"}}, 404,
+     "Not found: Collection `nope` doesn't exist!"),
+    ("points/query", {"query": {"fusion": "rrf"}, "prefetch": {"query": [1, 2, 3], "using": "sum", "lookup_from": {"collection": "nope"}}},
+     404, "Not found: Collection `nope` doesn't exist!"),
+    ("points/query", {"filter": {"must": {"slice": {"total": 4, "index": 4}}}}, 422,
+     "Validation error in JSON body: [filter.must.slice: `index` must be less than `total`]"),
+    ("points/query", {"filter": {"must": [{"key": "n", "match": {"value": 1.5}}]}}, 400,
+     "Format error in JSON body: filter.must[0].match.value: invalid value"),
     ("points/query", {"score_threshold": 1}, 400, "Bad request: A query is needed to use the score_threshold."),
     ("points/query", {"query": {"order_by": "n"}, "score_threshold": 1}, 400, "Bad request: Can't use score_threshold with an order_by query."),
     ("points/query", {"query": {"fusion": "rrf"}}, 400, "cannot apply Fusion without prefetches"),
