@@ -488,11 +488,17 @@ uint64_t vk_env_reader_lag(struct vk_env *env)
 	struct vk_env_read *r;
 	/* A reader of our own: the environment must not be reopened while we look. */
 	if (vk_env_read_begin(env, &r)) return 0;
+	uint64_t lag = vk_env_reader_lag_seen(env);
+	vk_env_read_end(r);
+	return lag;
+}
+
+uint64_t vk_env_reader_lag_seen(struct vk_env *env)
+{
 	MDB_envinfo info;
 	uint64_t oldest = UINT64_MAX;
 	mdb_env_info(env->mdb, &info);
 	mdb_reader_list(env->mdb, oldest_of, &oldest);
-	vk_env_read_end(r);
 	return oldest < info.me_last_txnid ? info.me_last_txnid - oldest : 0;
 }
 

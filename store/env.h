@@ -99,6 +99,7 @@ bool vk_env_is_cut(struct vk_env *env);
 
 /* How many commits behind the oldest reader is. */
 uint64_t vk_env_reader_lag(struct vk_env *env);
+uint64_t vk_env_reader_lag_seen(struct vk_env *env); /* for who is a reader himself */
 /* Frees the slots of processes that died. */
 void vk_env_reader_check(struct vk_env *env);
 

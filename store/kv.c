@@ -341,6 +341,7 @@ static enum vk_status page_stats(void *arg)
 		s->out->file_bytes = file * page;
 	}
 	s->out->map_bytes = s->kv->env->map_bytes; /* grows only while no view lives */
+	s->out->reader_lag = vk_env_reader_lag_seen(s->kv->env);
 	vk_kv_view_end(t);
 	return VK_OK;
 }
@@ -360,7 +361,6 @@ void vk_kv_stats(struct vk_kv *kv, struct vk_kv_stats *out)
 	*out = (struct vk_kv_stats){0};
 	struct page_stats pages = {kv, out};
 	vk_guard_run(kv, page_stats, &pages); /* whoever watches asks for broken ones, too */
-	out->reader_lag = vk_env_reader_lag(kv->env);
 	out->commits = atomic_load(&kv->commits);
 	out->jobs = atomic_load(&kv->jobs);
 	out->grouped_max = atomic_load(&kv->grouped_max);
