@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "index/collection_internal.h"
 #include "store/file.h"
 
@@ -22,7 +23,7 @@
 
 static int clip(struct vk_bytes name)
 {
-	return (int)(name.n < VK_NAME_MAX ? name.n : VK_NAME_MAX);
+	return (int)vk_utf8_valid(name.p, name.n < VK_NAME_MAX ? name.n : VK_NAME_MAX);
 }
 
 enum vk_status vk_collection_missing(struct vk_bytes name, struct vk_error *err)

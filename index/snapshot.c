@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "index/collections_internal.h"
 #include "index/snapshot.h"
 #include "store/file.h"
@@ -54,8 +55,8 @@ enum vk_status vk_snapshot_path(struct vk_collections *cs, struct vk_bytes colle
 	enum vk_status st = dir_of(cs, collection, dir, err);
 	if (st) return st;
 	if (!is_snapshot_name(name))
-		return vk_fail(err, VK_E_INVALID, "Wrong input: %.*s is no name of a snapshot", (int)(name.n < 255 ? name.n : 255),
-			       name.p);
+		return vk_fail(err, VK_E_INVALID, "Wrong input: %.*s is no name of a snapshot",
+			       (int)vk_utf8_valid(name.p, name.n < 255 ? name.n : 255), name.p);
 	snprintf(path, 4096, "%s/%.*s", dir, (int)name.n, name.p);
 	if (lstat(path, &s) != 0 || !S_ISREG(s.st_mode))
 		return vk_fail(err, VK_E_NOT_FOUND, "Not found: Snapshot %.*s not found", (int)name.n, name.p);
