@@ -16,7 +16,7 @@ static const struct vk_cli_sub commands[] = {
 	{"providers", "the providers and how they are doing", vk_providers_main},
 	{"usage", "tokens bought and saved, by day and space", vk_usage_main},
 	{"keys", "API keys: list, create, revoke", vk_keys_main},
-	{"backup", "copy catalog and cache while the server runs", vk_backup_main},
+	{"backup", "copy catalog, cache and collections while the server runs", vk_backup_main},
 	{"restore", "lay a backup into an empty data directory", vk_restore_main},
 	{"doctor", "check machine, data directory, config, providers and server", vk_doctor_main},
 	{"version", "the versions of veckeep and its libraries", vk_version_main},

@@ -21,6 +21,7 @@
 #include "server/multipart.h"
 #include "server/qdrant.h"
 #include "server/request.h"
+#include "store/file.h"
 
 #define SHA256_HEX 64
 
@@ -278,9 +279,14 @@ static enum vk_status write_upload(struct task *t, struct vk_bytes data, struct 
 {
 	uint64_t r;
 	vk_random(&r, sizeof r);
+	snprintf(t->path, sizeof t->path, "%.4000s/snapshots", t->app->datadir.path);
+	enum vk_status made = vk_dir_make(t->path, err); /* the first snapshot here may be somebody else's */
+	if (made) return made;
 	snprintf(t->path, sizeof t->path, "%.4000s/snapshots/upload-%016llx.tmp", t->app->datadir.path, (unsigned long long)r);
 	int fd = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0) return vk_fail(err, VK_E_IO, "the upload cannot be written: %s", strerror(errno));
+	if (fd < 0)
+		return vk_fail(err, errno == ENOSPC || errno == EDQUOT ? VK_E_NO_SPACE : VK_E_IO, "the upload cannot be written: %s",
+			       strerror(errno));
 	t->unlink_path = true;
 	while (data.n) {
 		ssize_t n = write(fd, data.p, data.n);
