@@ -1,17 +1,20 @@
 /*
- * Sparse vectors and texts of a point, in the writer's transaction. One table holds both, by slot, so that whoever
- * deletes or replaces a point finds all with one seek; a collection that has neither never looks.
+ * Sparse vectors and texts of a point, in the writer's transaction. One table holds both, by slot,
+ * so that whoever deletes or replaces a point finds all with one seek; a collection that has
+ * neither never looks.
  *
- * A text is kept once: beside the point, or in its payload when the payload of that write holds it. While text_from is
- * not known, what is found under one of the usual names is noted by that name, since text_from may become another one.
- * Payload written later is the client's own: a text that was in it goes with it.
+ * A text is kept once: beside the point, or in its payload when the payload of that write holds it.
+ * While text_from is not known, what is found under one of the usual names is noted by that name,
+ * since text_from may become another one. Payload written later is the client's own: a text that
+ * was in it goes with it.
  */
 #include "index/collection_internal.h"
 
 #include "index/text_source.h"
 
-#define CARRIED_MAX 4096     /* entries of one slot: far more than a config's vectors and what drops have left */
-#define DROP_ENTRIES 8192    /* looked at in a step */
+#define CARRIED_MAX                                                                                \
+	4096 /* entries of one slot: far more than a config's vectors and what drops have left */
+#define DROP_ENTRIES 8192 /* looked at in a step */
 
 struct carried {
 	uint8_t kind;
@@ -19,14 +22,12 @@ struct carried {
 	bool stays; /* written anew, or not this write's concern */
 };
 
-static struct vk_bytes span(const void *p, size_t n)
-{
-	return (struct vk_bytes){p, n};
-}
+static struct vk_bytes span(const void *p, size_t n) { return (struct vk_bytes){p, n}; }
 
 static enum vk_status corrupt(struct vk_writer *w, uint32_t slot)
 {
-	return vk_fail(w->err, VK_E_CORRUPT, "the collection's store is damaged: what slot %u carries", slot);
+	return vk_fail(w->err, VK_E_CORRUPT,
+		       "the collection's store is damaged: what slot %u carries", slot);
 }
 
 bool vk_extra_has(struct vk_kv_txn *t, uint32_t slot, uint8_t kind, uint32_t set)
@@ -39,7 +40,8 @@ bool vk_extra_has(struct vk_kv_txn *t, uint32_t slot, uint8_t kind, uint32_t set
 
 /* --- what is there --- */
 
-static enum vk_status walk(struct vk_writer *w, struct vk_kv_cursor *cur, uint32_t slot, struct carried *list, size_t *n)
+static enum vk_status walk(struct vk_writer *w, struct vk_kv_cursor *cur, uint32_t slot,
+			   struct carried *list, size_t *n)
 {
 	uint8_t key[4];
 	struct vk_bytes k, v;
@@ -47,7 +49,9 @@ static enum vk_status walk(struct vk_writer *w, struct vk_kv_cursor *cur, uint32
 	vk_rec_slot_key(key, slot);
 	enum vk_status st = vk_kv_seek(cur, span(key, 4), &k, &v);
 	for (*n = 0; !st && k.n >= 4 && memcmp(k.p, key, 4) == 0; st = vk_kv_next(cur, &k, &v)) {
-		if (*n == CARRIED_MAX || !vk_rec_extra_key_read(k, &at, &list[*n].kind, &list[*n].set)) return corrupt(w, slot);
+		if (*n == CARRIED_MAX ||
+		    !vk_rec_extra_key_read(k, &at, &list[*n].kind, &list[*n].set))
+			return corrupt(w, slot);
 		list[(*n)++].stays = false;
 	}
 	return st == VK_E_NOT_FOUND ? VK_OK : st;
@@ -79,15 +83,12 @@ static struct carried *find(struct carried *list, size_t n, uint8_t kind, uint32
 	return NULL;
 }
 
-static enum vk_status delete(struct vk_writer *w, uint32_t slot, const struct carried *c, uint64_t *mask)
-{
-	uint8_t key[VK_REC_EXTRA_KEY_SIZE];
-	vk_rec_extra_key(key, slot, c->kind, c->set);
-	if (c->kind == VK_EXTRA_SPARSE) {
-		vk_field_batch_set(w->batch, c->set, slot, false);
-		*mask |= vk_rec_mask_set(c->set);
-	}
-	return vk_kv_del(w->t, VK_T_EXTRA, span(key, sizeof key));
+static enum vk_status delete (struct vk_writer *w, uint32_t slot, const struct carried *c,
+			      uint64_t *mask) {
+	uint8_t key[VK_REC_EXTRA_KEY_SIZE]; vk_rec_extra_key(key, slot, c->kind, c->set);
+	if (c->kind == VK_EXTRA_SPARSE){vk_field_batch_set(w->batch, c->set, slot, false);
+					*mask |= vk_rec_mask_set(c->set);}
+return vk_kv_del(w->t, VK_T_EXTRA, span(key, sizeof key));
 }
 
 /* --- what comes --- */
@@ -98,21 +99,24 @@ static enum vk_status put_sparse(struct vk_writer *w, uint32_t slot, const struc
 	uint32_t set = v->conf->set.id;
 	void *dst;
 	vk_rec_extra_key(key, slot, VK_EXTRA_SPARSE, set);
-	enum vk_status st = vk_kv_put_reserve(w->t, VK_T_EXTRA, span(key, sizeof key), vk_rec_sparse_size(v->n), &dst);
+	enum vk_status st = vk_kv_put_reserve(w->t, VK_T_EXTRA, span(key, sizeof key),
+					      vk_rec_sparse_size(v->n), &dst);
 	if (st) return st;
 	vk_rec_sparse_encode(dst, slot, set, v->index, v->row, v->n);
 	vk_field_batch_set(w->batch, set, slot, true);
 	return VK_OK;
 }
 
-static bool payload_has(struct vk_writer *w, const vk_jv *payload, const char *at, struct vk_bytes text)
+static bool payload_has(struct vk_writer *w, const vk_jv *payload, const char *at,
+			struct vk_bytes text)
 {
 	struct vk_bytes s;
 	return vk_text_of_payload(payload, at, &w->scratch, &s) && vk_bytes_eq(s, text);
 }
 
 /* What to keep for this text; false: nothing, the payload has it where everybody looks. */
-static bool record_of(struct vk_writer *w, const vk_jv *payload, struct vk_bytes text, struct vk_rec_text *r)
+static bool record_of(struct vk_writer *w, const vk_jv *payload, struct vk_bytes text,
+		      struct vk_rec_text *r)
 {
 	*r = (struct vk_rec_text){.text = text};
 	if (w->conf->text_from) return !payload_has(w, payload, w->conf->text_from, text);
@@ -124,18 +128,20 @@ static bool record_of(struct vk_writer *w, const vk_jv *payload, struct vk_bytes
 	return true;
 }
 
-static enum vk_status put_text(struct vk_writer *w, uint32_t slot, uint32_t set, const struct vk_rec_text *r)
+static enum vk_status put_text(struct vk_writer *w, uint32_t slot, uint32_t set,
+			       const struct vk_rec_text *r)
 {
 	uint8_t key[VK_REC_EXTRA_KEY_SIZE];
 	void *dst;
 	vk_rec_extra_key(key, slot, VK_EXTRA_TEXT, set);
-	enum vk_status st = vk_kv_put_reserve(w->t, VK_T_EXTRA, span(key, sizeof key), vk_rec_text_size(r), &dst);
+	enum vk_status st =
+	    vk_kv_put_reserve(w->t, VK_T_EXTRA, span(key, sizeof key), vk_rec_text_size(r), &dst);
 	if (!st) vk_rec_text_encode(dst, slot, set, r);
 	return st;
 }
 
-static enum vk_status put(struct vk_writer *w, uint32_t slot, const struct vk_vec *v, const vk_jv *payload,
-			  struct carried *list, size_t n, uint64_t *mask)
+static enum vk_status put(struct vk_writer *w, uint32_t slot, const struct vk_vec *v,
+			  const vk_jv *payload, struct carried *list, size_t n, uint64_t *mask)
 {
 	uint32_t set = v->conf->set.id;
 	uint8_t kind = v->conf->sparse ? VK_EXTRA_SPARSE : VK_EXTRA_TEXT;
@@ -145,7 +151,7 @@ static enum vk_status put(struct vk_writer *w, uint32_t slot, const struct vk_ve
 	if (kind == VK_EXTRA_TEXT && (!v->text.p || !record_of(w, payload, v->text, &r))) {
 		if (!was) return VK_OK;
 		was->stays = true; /* done with */
-		return delete(w, slot, was, mask);
+		return delete (w, slot, was, mask);
 	}
 	if (was) was->stays = true;
 	return kind == VK_EXTRA_SPARSE ? put_sparse(w, slot, v) : put_text(w, slot, set, &r);
@@ -158,7 +164,8 @@ static bool any_text(const struct vk_new *n)
 	return false;
 }
 
-enum vk_status vk_extra_write(struct vk_writer *w, struct vk_old *o, uint32_t slot, const struct vk_new *n, uint64_t *mask)
+enum vk_status vk_extra_write(struct vk_writer *w, struct vk_old *o, uint32_t slot,
+			      const struct vk_new *n, uint64_t *mask)
 {
 	struct carried *list = NULL;
 	size_t list_n = 0;
@@ -166,14 +173,15 @@ enum vk_status vk_extra_write(struct vk_writer *w, struct vk_old *o, uint32_t sl
 	enum vk_status st = o->there ? carried(w, slot, &list, &list_n) : VK_OK;
 	if (!st && any_text(n) && !n->payload_set) st = vk_old_parse(w, o);
 	const vk_jv *payload = n->payload_set ? n->payload_jv : o->jv;
-	for (size_t i = 0; !st && i < n->vec_n; i++) st = put(w, slot, &n->vec[i], payload, list, list_n, mask);
+	for (size_t i = 0; !st && i < n->vec_n; i++)
+		st = put(w, slot, &n->vec[i], payload, list, list_n, mask);
 	for (size_t i = 0; i < list_n && !n->replace; i++) {
 		bool drop = false;
 		for (size_t k = 0; k < n->drop_n; k++) drop |= n->drop[k]->set.id == list[i].set;
 		list[i].stays |= !drop;
 	}
 	for (size_t i = 0; !st && i < list_n; i++)
-		if (!list[i].stays) st = delete(w, slot, &list[i], mask);
+		if (!list[i].stays) st = delete (w, slot, &list[i], mask);
 	return st;
 }
 
@@ -183,13 +191,14 @@ enum vk_status vk_extra_delete(struct vk_writer *w, uint32_t slot)
 	size_t n;
 	uint64_t mask = 0;
 	enum vk_status st = carried(w, slot, &list, &n);
-	for (size_t i = 0; !st && i < n; i++) st = delete(w, slot, &list[i], &mask);
+	for (size_t i = 0; !st && i < n; i++) st = delete (w, slot, &list[i], &mask);
 	return st;
 }
 
 /* --- a set that is dropped --- */
 
-static enum vk_status drop_some(struct vk_kv_cursor *cur, uint32_t set, size_t budget, uint64_t *slot)
+static enum vk_status drop_some(struct vk_kv_cursor *cur, uint32_t set, size_t budget,
+				uint64_t *slot)
 {
 	uint8_t key[4], kind;
 	struct vk_bytes k, v;
@@ -199,7 +208,8 @@ static enum vk_status drop_some(struct vk_kv_cursor *cur, uint32_t set, size_t b
 	enum vk_status st = vk_kv_seek(cur, span(key, 4), &k, &v);
 	for (; !st; st = vk_kv_next(cur, &k, &v)) {
 		if (!vk_rec_extra_key_read(k, &at, &kind, &of)) return VK_E_CORRUPT;
-		if ((n >= DROP_ENTRIES || bytes >= budget) && at != *slot) { /* between two points */
+		if ((n >= DROP_ENTRIES || bytes >= budget) &&
+		    at != *slot) { /* between two points */
 			*slot = at;
 			return VK_E_BUSY;
 		}

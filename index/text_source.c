@@ -3,12 +3,10 @@
 
 #include "index/payload.h"
 
-const char *const vk_text_keys[VK_TEXT_KEYS] = {"page_content", "text", "content", "document", "_node_content"};
+const char *const vk_text_keys[VK_TEXT_KEYS] = {"page_content", "text", "content", "document",
+						"_node_content"};
 
-static bool first_string(void *arg, const vk_jv *v)
-{
-	return !vk_jv_str(v, arg);
-}
+static bool first_string(void *arg, const vk_jv *v) { return !vk_jv_str(v, arg); }
 
 static bool of_node(struct vk_arena *a, struct vk_bytes node, struct vk_bytes *text)
 {
@@ -22,7 +20,8 @@ static bool of_node(struct vk_arena *a, struct vk_bytes node, struct vk_bytes *t
 	return copy != NULL;
 }
 
-bool vk_text_of_payload(const vk_jv *payload, const char *text_from, struct vk_arena *a, struct vk_bytes *text)
+bool vk_text_of_payload(const vk_jv *payload, const char *text_from, struct vk_arena *a,
+			struct vk_bytes *text)
 {
 	struct vk_path path;
 	struct vk_bytes s = {0};

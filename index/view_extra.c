@@ -3,10 +3,7 @@
 #include "index/collection_internal.h"
 #include "index/text_source.h"
 
-static struct vk_bytes span(const void *p, size_t n)
-{
-	return (struct vk_bytes){p, n};
-}
+static struct vk_bytes span(const void *p, size_t n) { return (struct vk_bytes){p, n}; }
 
 static enum vk_status damaged(struct vk_view *v, uint32_t slot)
 {
@@ -14,7 +11,8 @@ static enum vk_status damaged(struct vk_view *v, uint32_t slot)
 	return VK_E_CORRUPT;
 }
 
-static enum vk_status get(struct vk_view *v, uint32_t slot, uint8_t kind, uint32_t set, struct vk_bytes *value)
+static enum vk_status get(struct vk_view *v, uint32_t slot, uint8_t kind, uint32_t set,
+			  struct vk_bytes *value)
 {
 	uint8_t key[VK_REC_EXTRA_KEY_SIZE];
 	vk_rec_extra_key(key, slot, kind, set);
@@ -23,11 +21,12 @@ static enum vk_status get(struct vk_view *v, uint32_t slot, uint8_t kind, uint32
 
 bool vk_view_has(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf)
 {
-	return conf->sparse ? vk_extra_has(v->t, slot, VK_EXTRA_SPARSE, conf->set.id) : vk_vset_has(v->t, &conf->set, slot);
+	return conf->sparse ? vk_extra_has(v->t, slot, VK_EXTRA_SPARSE, conf->set.id)
+			    : vk_vset_has(v->t, &conf->set, slot);
 }
 
-enum vk_status vk_view_sparse(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf, struct vk_arena *a,
-			      struct vk_sparse *out)
+enum vk_status vk_view_sparse(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf,
+			      struct vk_arena *a, struct vk_sparse *out)
 {
 	struct vk_bytes value;
 	struct vk_rec_sparse r;
@@ -54,7 +53,8 @@ static enum vk_status copy(struct vk_arena *a, struct vk_bytes s, struct vk_byte
 }
 
 /* The payload's text under the member that a kept record names, else under text_from. */
-static enum vk_status from_payload(struct vk_view *v, uint32_t slot, const char *noted, struct vk_arena *a, struct vk_bytes *text)
+static enum vk_status from_payload(struct vk_view *v, uint32_t slot, const char *noted,
+				   struct vk_arena *a, struct vk_bytes *text)
 {
 	struct vk_json *doc;
 	struct vk_bytes payload, found;
@@ -66,14 +66,15 @@ static enum vk_status from_payload(struct vk_view *v, uint32_t slot, const char 
 	if (!st) st = vk_json_parse(a, payload, NULL, &doc, NULL);
 	if (st) return st == VK_E_INVALID ? damaged(v, slot) : st;
 	const vk_jv *root = vk_json_root(doc);
-	bool yes = (noted && vk_text_of_payload(root, noted, a, &found)) || (from && vk_text_of_payload(root, from, a, &found));
+	bool yes = (noted && vk_text_of_payload(root, noted, a, &found)) ||
+		   (from && vk_text_of_payload(root, from, a, &found));
 	st = yes ? copy(a, found, text) : VK_E_NOT_FOUND;
 	vk_json_free(doc);
 	return st;
 }
 
-enum vk_status vk_view_text(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf, struct vk_arena *a,
-			    struct vk_bytes *text)
+enum vk_status vk_view_text(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf,
+			    struct vk_arena *a, struct vk_bytes *text)
 {
 	struct vk_bytes value, key;
 	struct vk_rec_text r;

@@ -6,10 +6,7 @@
 #include "store/record_point.h"
 #include "store/record_seal.h"
 
-static struct vk_bytes span(const void *p, size_t n)
-{
-	return (struct vk_bytes){p, n};
-}
+static struct vk_bytes span(const void *p, size_t n) { return (struct vk_bytes){p, n}; }
 
 void vk_rec_extra_key(uint8_t key[VK_REC_EXTRA_KEY_SIZE], uint32_t slot, uint8_t kind, uint32_t set)
 {
@@ -21,14 +18,16 @@ void vk_rec_extra_key(uint8_t key[VK_REC_EXTRA_KEY_SIZE], uint32_t slot, uint8_t
 bool vk_rec_extra_key_read(struct vk_bytes key, uint32_t *slot, uint8_t *kind, uint32_t *set)
 {
 	const uint8_t *p = (const uint8_t *)key.p;
-	if (key.n != VK_REC_EXTRA_KEY_SIZE || p[4] < VK_EXTRA_SPARSE || p[4] > VK_EXTRA_TEXT) return false;
+	if (key.n != VK_REC_EXTRA_KEY_SIZE || p[4] < VK_EXTRA_SPARSE || p[4] > VK_EXTRA_TEXT)
+		return false;
 	*slot = vk_get_u32be(p);
 	*kind = p[4];
 	*set = vk_get_u32be(p + 5);
 	return true;
 }
 
-void vk_rec_sparse_encode(uint8_t *dst, uint32_t slot, uint32_t set, const uint32_t *index, const float *value, uint32_t n)
+void vk_rec_sparse_encode(uint8_t *dst, uint32_t slot, uint32_t set, const uint32_t *index,
+			  const float *value, uint32_t n)
 {
 	uint8_t key[VK_REC_EXTRA_KEY_SIZE];
 	assert(n <= VK_REC_SPARSE_MAX);
@@ -43,7 +42,8 @@ void vk_rec_sparse_encode(uint8_t *dst, uint32_t slot, uint32_t set, const uint3
 	vk_rec_seal(dst, 5 + (size_t)8 * n, span(key, sizeof key));
 }
 
-bool vk_rec_sparse_decode(struct vk_rec_sparse *r, uint32_t slot, uint32_t set, struct vk_bytes value)
+bool vk_rec_sparse_decode(struct vk_rec_sparse *r, uint32_t slot, uint32_t set,
+			  struct vk_bytes value)
 {
 	uint8_t key[VK_REC_EXTRA_KEY_SIZE];
 	size_t n;
@@ -55,7 +55,9 @@ bool vk_rec_sparse_decode(struct vk_rec_sparse *r, uint32_t slot, uint32_t set, 
 	r->index = p + 4;
 	r->value = r->index + (size_t)4 * r->n;
 	for (uint32_t i = 1; i < r->n; i++)
-		if (vk_get_u32le(r->index + (size_t)4 * (i - 1)) >= vk_get_u32le(r->index + (size_t)4 * i)) return false;
+		if (vk_get_u32le(r->index + (size_t)4 * (i - 1)) >=
+		    vk_get_u32le(r->index + (size_t)4 * i))
+			return false;
 	return true;
 }
 
