@@ -79,9 +79,19 @@ void vk_kv_rescue_readers(struct vk_kv *kv)
 	pthread_mutex_unlock(&kv->rescue_lock);
 }
 
+/* A fault in beginning a view costs one of LMDB's 1,024 reader slots: with the head pages gone every one would. */
+static bool has_heads(const struct vk_kv *kv)
+{
+	int fd;
+	struct stat now;
+	if (!kv->env->mdb || mdb_env_get_fd(kv->env->mdb, &fd) || fstat(fd, &now) != 0) return true; /* others will tell */
+	return now.st_size >= 2 * (off_t)kv->env->page_size;
+}
+
 enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out)
 {
 	*out = NULL;
+	if (atomic_load_explicit(&kv->broken, memory_order_relaxed) && !has_heads(kv)) return VK_E_IO;
 	struct vk_kv_txn *t = calloc(1, sizeof *t);
 	struct vk_guard *guard = vk_guard_of(kv);
 	if (!t) return VK_E_NOMEM;

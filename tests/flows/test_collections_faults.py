@@ -148,6 +148,9 @@ def test_a_write_may_be_the_first_to_meet_a_file_that_is_gone(serve):
     assert text.startswith("Service error: storage of collection `bad`"), text
     got = server._client.post("/collections/bad/snapshots", None, server.headers())
     assert got.status in (500, 503), got
+    for _ in range(1200):  # more than LMDB has readers
+        got = server.post("/collections/bad/points", {"ids": [1]})
+        assert got.status == 503 and "storage of collection `bad`" in got.json()["status"]["error"], got
     assert server.get("/metrics").status == 200
     assert server.metric("veckeep_collection_broken", collection="bad") == 1
     assert ask(server, "DELETE", "/collections/bad")["result"] is True
