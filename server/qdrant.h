@@ -51,7 +51,7 @@ struct vk_qd {
 	uint64_t tokens;             /* logical tokens of the texts, for usage */
 	uint64_t billed_tokens, text_hits; /* of them bought now; texts that were cached */
 	struct vk_text_run *run;      /* server/texts.c's */
-	struct vk_qd_bind *binds;    /* what a write will bind or mark, see vk_qd_settle(); server/texts.c's */
+	struct vk_qd_bind *binds;    /* what a write will bind or mark, see vk_qd_settle(); server/spaces.c's */
 	atomic_int stage;            /* server/qdrant.c's: who may end it */
 	atomic_int gone;             /* 0, or 1 + enum vk_gone: why `stop` was set */
 	enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err); /* vk_qd_serve()'s */
@@ -163,9 +163,17 @@ enum vk_status vk_qd_write_record(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_found *found, const struct vk_qd_with *with);
 
 /* Raw rows that a request brings: recognised by provenance, judged by the collection's mode. Fails with the 409 that names both
- * spaces. written: rows of a write; else a query's. (server/texts.c) */
+ * spaces. written: rows of a write; else a query's. (server/spaces.c) */
 enum vk_status vk_qd_raw(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const float *row, bool write,
 			 struct vk_error *err);
+/* A vector's name for errors: the unnamed one is `default`. */
+static inline const char *vk_qd_shown(const struct vk_vector_conf *v)
+{
+	return v->name[0] ? v->name : "default";
+}
+/* A row or text of `space` is to go into the vector, or to be compared with it: VK_OK, or the 409. (server/spaces.c) */
+enum vk_status vk_qd_meets(struct vk_qd *q, const struct vk_vector_conf *v, const char *space, bool text, bool write,
+			   struct vk_error *err);
 /* Embeds q->texts, then calls then(q) on any thread, perhaps before this returns. When it fails, the reply is made by
  * vk_qd_fail() and then is not called. (server/texts.c) */
 void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q));
@@ -173,7 +181,7 @@ void vk_texts_run(struct vk_qd *q, void (*then)(struct vk_qd *q));
 void vk_texts_cancel(struct vk_qd *q, enum vk_gone why);
 /* Writes only, after the texts and before vk_collection_write(): makes the config say what this request found out (a vector bound by its
  * first text or its first recognised row; a vector that now holds raw rows). Waits for a commit the first time, costs nothing after. Also
- * finds text_from in the first payloads. Never on an HTTP thread. (server/texts.c) */
+ * finds text_from in the first payloads. Never on an HTTP thread. (server/spaces.c) */
 enum vk_status vk_qd_settle(struct vk_qd *q, const struct vk_op_in *ops, size_t n, struct vk_error *err);
 
 #endif
