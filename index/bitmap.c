@@ -133,10 +133,15 @@ size_t vk_bitmap_take(const struct vk_bitmap *b, uint32_t from, uint32_t *dst, s
 
 static void array_words(const array_container_t *c, size_t w0, uint64_t *words, size_t n)
 {
-	for (int32_t i = 0; i < c->cardinality; i++) {
-		size_t w = c->array[i] / 64u;
-		if (w >= w0 && w < w0 + n) words[w - w0] |= (uint64_t)1 << c->array[i] % 64u;
+	size_t first = w0 * 64, end = (w0 + n) * 64;
+	int32_t lo = 0, hi = c->cardinality; /* the first member at `first` or behind */
+	while (lo < hi) {
+		int32_t mid = lo + (hi - lo) / 2;
+		if (c->array[mid] < first) lo = mid + 1;
+		else hi = mid;
 	}
+	for (int32_t i = lo; i < c->cardinality && c->array[i] < end; i++)
+		words[c->array[i] / 64u - w0] |= (uint64_t)1 << c->array[i] % 64u;
 }
 
 static void set_bits(uint64_t *words, size_t from, size_t to) /* [from, to) */
@@ -149,9 +154,14 @@ static void set_bits(uint64_t *words, size_t from, size_t to) /* [from, to) */
 static void run_words(const run_container_t *c, size_t w0, uint64_t *words, size_t n)
 {
 	size_t first = w0 * 64, end = (w0 + n) * 64;
-	for (int32_t i = 0; i < c->n_runs; i++) {
+	int32_t lo = 0, hi = c->n_runs; /* the first run that ends behind `first` */
+	while (lo < hi) {
+		int32_t mid = lo + (hi - lo) / 2;
+		if ((size_t)c->runs[mid].value + c->runs[mid].length < first) lo = mid + 1;
+		else hi = mid;
+	}
+	for (int32_t i = lo; i < c->n_runs && c->runs[i].value < end; i++) {
 		size_t from = c->runs[i].value, to = from + c->runs[i].length + 1;
-		if (to <= first || from >= end) continue;
 		set_bits(words, (from > first ? from : first) - first, (to < end ? to : end) - first);
 	}
 }
