@@ -231,6 +231,10 @@ def main():
             with tempfile.TemporaryDirectory(prefix="veckeep-bench-") as dir:
                 (pathlib.Path(dir) / "veckeep-server").mkdir()
                 out["cases"].append(case(args, pathlib.Path(dir), rows, dims))
+    except RuntimeError:
+        for proc in lab.STARTED:
+            print(f"{pathlib.Path(proc.args[0]).name}: {'runs' if proc.poll() is None else f'ended with {proc.returncode}'}", file=sys.stderr)
+        raise
     finally:
         lab.end_all()
     if args.json:
