@@ -89,7 +89,8 @@ bool vk_jv_f64s(const vk_jv *numbers, double *dst); /* as vk_jv_f64 reads each *
 
 /*
  * JSON out: straight into a buffer, commas by itself. A key or value in the wrong place is
- * our bug (assert). Strings are escaped; they must be valid UTF-8. A float that is not
+ * our bug (assert), unless the buffer has failed: then nothing is written or asked any more, so a reply that
+ * is given up half-way (vk_jw_abandon) may be left as it stands. Strings are escaped; they must be valid UTF-8. A float that is not
  * finite is written as null.
  */
 struct vk_jw {
@@ -103,6 +104,11 @@ struct vk_jw {
 static inline void vk_jw_init(struct vk_jw *w, struct vk_buf *buf)
 {
 	*w = (struct vk_jw){.buf = buf};
+}
+/* The text will not be used: whatever is still written is ignored. */
+static inline void vk_jw_abandon(struct vk_jw *w)
+{
+	w->buf->failed = true;
 }
 void vk_jw_object(struct vk_jw *w);
 void vk_jw_object_end(struct vk_jw *w);

@@ -18,6 +18,7 @@ static bool in_object(const struct vk_jw *w)
 /* Before every value: the comma when one is due, and the key when the place wants one. */
 static void begin_value(struct vk_jw *w)
 {
+	if (w->buf->failed) return; /* nobody reads it: misuse is no matter any more */
 	assert(in_object(w) == w->keyed);
 	if (w->comma) vk_buf_putc(w->buf, ',');
 	w->comma = true; /* for whoever comes after this value */
@@ -27,6 +28,7 @@ static void begin_value(struct vk_jw *w)
 static void open(struct vk_jw *w, char bracket)
 {
 	begin_value(w);
+	if (w->buf->failed) return;
 	assert(w->depth < DEPTH_MAX);
 	w->depth++;
 	uint64_t bit = (uint64_t)1 << (w->depth % 64);
@@ -40,6 +42,7 @@ static void open(struct vk_jw *w, char bracket)
 
 static void close(struct vk_jw *w, char bracket)
 {
+	if (w->buf->failed) return;
 	assert(w->depth && in_object(w) == (bracket == '}') && !w->keyed);
 	w->depth--;
 	w->comma = w->depth > 0;
@@ -95,6 +98,7 @@ static void put_string(struct vk_buf *b, struct vk_bytes s)
 
 static void put_key(struct vk_jw *w, struct vk_bytes key)
 {
+	if (w->buf->failed) return;
 	assert(in_object(w) && !w->keyed);
 	if (w->comma) vk_buf_putc(w->buf, ',');
 	put_string(w->buf, key);

@@ -55,7 +55,10 @@ static enum vk_status answer_retrieve(struct vk_qd *q, struct vk_view *v, struct
 	vk_qd_begin(q, w);
 	vk_jw_array(w);
 	for (size_t i = 0; i < f->n && !st; i++) {
-		if (vk_view_stopped(v)) return VK_E_CANCELLED;
+		if (vk_view_stopped(v)) {
+			vk_jw_abandon(w);
+			return VK_E_CANCELLED;
+		}
 		st = vk_view_slot(v, f->id[i], &slot);
 		if (!st) st = write_one(q, w, v, slot, &f->with);
 		else if (st == VK_E_NOT_FOUND) st = VK_OK; /* left out */
@@ -135,7 +138,10 @@ static enum vk_status write_page(struct vk_qd *q, struct vk_jw *w, struct vk_vie
 	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
 		const struct vk_found *p = &r->found[i];
-		if (vk_view_stopped(v)) return VK_E_CANCELLED;
+		if (vk_view_stopped(v)) {
+			vk_jw_abandon(w);
+			return VK_E_CANCELLED;
+		}
 		vk_jw_object(w);
 		st = vk_qd_write_record(q, w, v, p->slot, &f->qs->with[0]);
 		if (p->has_order) {

@@ -77,6 +77,7 @@ static enum vk_status write_rest(struct vk_qd *q, struct vk_jw *w, struct vk_vie
 {
 	enum vk_status st = with->payload.any ? write_payload(w, p->payload, &with->payload) : VK_OK;
 	if (!st && with->vectors) st = write_vectors(q, w, v, p->slot, with);
+	if (st) vk_jw_abandon(w); /* a key may stand without its value */
 	return st;
 }
 
@@ -97,7 +98,10 @@ enum vk_status vk_qd_write_record(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 {
 	struct vk_point p;
 	enum vk_status st = vk_view_point(v, slot, &p);
-	if (st) return st;
+	if (st) {
+		if (st != VK_E_NOT_FOUND) vk_jw_abandon(w);
+		return st;
+	}
 	write_id(w, p.id);
 	return write_rest(q, w, v, &p, with);
 }
@@ -107,7 +111,10 @@ enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 {
 	struct vk_point p;
 	enum vk_status st = vk_view_point(v, found->slot, &p);
-	if (st) return st;
+	if (st) {
+		if (st != VK_E_NOT_FOUND) vk_jw_abandon(w);
+		return st;
+	}
 	write_id(w, p.id);
 	vk_jw_key(w, "version");
 	vk_jw_u64(w, p.version);
