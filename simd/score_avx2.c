@@ -216,26 +216,7 @@ INLINE void byte_group(int kind, enum vk_dtype t, const void *q, const struct vk
 	EACH_ROW raw[r] = (float)sum[r];
 }
 
-#define GROUP(name, body)                                                                                   \
-	LEVEL static void name##_group(const void *q, const struct vk_score_group *g, size_t dims, float *raw) \
-	{                                                                                                   \
-		body;                                                                                       \
-	}                                                                                                   \
-	VK_SCORE_FACES(LEVEL, name, name##_group)
-
-GROUP(dot_f32, float_group(KIND_DOT, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(dot_f16, float_group(KIND_DOT, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(l2_f32, float_group(KIND_L2, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(l2_f16, float_group(KIND_L2, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(l1_f32, float_group(KIND_L1, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(l1_f16, float_group(KIND_L1, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(dot_u8, byte_group(KIND_DOT, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(dot_i8, byte_group(KIND_DOT, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(l2_u8, byte_group(KIND_L2, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(l2_i8, byte_group(KIND_L2, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(l1_u8, byte_group(KIND_L1, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(l1_i8, byte_group(KIND_L1, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(hamming, byte_group(KIND_HAMMING, VK_DTYPE_BITS, q, g, (dims + 7) / 8, raw))
+VK_SCORE_EACH(VK_SCORE_TWIN)
 
 /* ---- codes: query signed, rows unsigned as they are ---- */
 

@@ -121,6 +121,33 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 		}                                                                                       \
 	}
 
+/* Every kernel: its name, the group kernel it is made of, kind, dtype, and how long a row is. */
+#define VK_SCORE_EACH(X)                                                                                \
+	X(dot_f32, float_group, KIND_DOT, VK_DTYPE_F32, dims)                                           \
+	X(dot_f16, float_group, KIND_DOT, VK_DTYPE_F16, dims)                                           \
+	X(dot_u8, byte_group, KIND_DOT, VK_DTYPE_U8, dims)                                              \
+	X(dot_i8, byte_group, KIND_DOT, VK_DTYPE_I8, dims)                                              \
+	X(l2_f32, float_group, KIND_L2, VK_DTYPE_F32, dims)                                             \
+	X(l2_f16, float_group, KIND_L2, VK_DTYPE_F16, dims)                                             \
+	X(l2_u8, byte_group, KIND_L2, VK_DTYPE_U8, dims)                                                \
+	X(l2_i8, byte_group, KIND_L2, VK_DTYPE_I8, dims)                                                \
+	X(l1_f32, float_group, KIND_L1, VK_DTYPE_F32, dims)                                             \
+	X(l1_f16, float_group, KIND_L1, VK_DTYPE_F16, dims)                                             \
+	X(l1_u8, byte_group, KIND_L1, VK_DTYPE_U8, dims)                                                \
+	X(l1_i8, byte_group, KIND_L1, VK_DTYPE_I8, dims)                                                \
+	X(hamming, byte_group, KIND_HAMMING, VK_DTYPE_BITS, (dims + 7) / 8)
+
+/* One of them in a file of twins, VK_SCORE_EACH(VK_SCORE_TWIN) for all. The file defines LEVEL and, always
+ * inlined so that kind and dtype are constants there, float_group and byte_group:
+ * `(int kind, enum vk_dtype, const void *q, const struct vk_score_group *, size_t length, float raw[])`. */
+#define VK_SCORE_TWIN(name, group, kind, dtype, length)                                                 \
+	LEVEL static void name##_group(const void *q, const struct vk_score_group *g, size_t dims,      \
+				       float *raw)                                                      \
+	{                                                                                               \
+		group(kind, dtype, q, g, length, raw);                                                  \
+	}                                                                                               \
+	VK_SCORE_FACES(LEVEL, name, name##_group)
+
 /* The loop of code_dot over a group kernel. */
 #define VK_CODE_ROWS(group, q, codes, stride, n, dims, out)                                             \
 	do {                                                                                            \
@@ -135,22 +162,14 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 		}                                                                                       \
 	} while (0)
 
-/* A level's table: every level names its kernels alike. */
+/* A level's table: every level names its kernels alike. What is not named stays NULL. */
+#define VK_SCORE_ENTRY(name, group, kind, dtype, length) [kind][dtype] = name,
+#define VK_SCORE_ENTRY_AT(name, group, kind, dtype, length) [kind][dtype] = name##_at,
 #define VK_KERNELS_TABLE(which)                                                                         \
 	{                                                                                               \
 		.level = which,                                                                         \
-		.score = {                                                                              \
-			[KIND_DOT] = {dot_f32, dot_f16, dot_u8, dot_i8, NULL},                          \
-			[KIND_L2] = {l2_f32, l2_f16, l2_u8, l2_i8, NULL},                               \
-			[KIND_L1] = {l1_f32, l1_f16, l1_u8, l1_i8, NULL},                               \
-			[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming},                             \
-		},                                                                                      \
-		.score_at = {                                                                           \
-			[KIND_DOT] = {dot_f32_at, dot_f16_at, dot_u8_at, dot_i8_at, NULL},              \
-			[KIND_L2] = {l2_f32_at, l2_f16_at, l2_u8_at, l2_i8_at, NULL},                   \
-			[KIND_L1] = {l1_f32_at, l1_f16_at, l1_u8_at, l1_i8_at, NULL},                   \
-			[KIND_HAMMING] = {NULL, NULL, NULL, NULL, hamming_at},                          \
-		},                                                                                      \
+		.score = {VK_SCORE_EACH(VK_SCORE_ENTRY)},                                               \
+		.score_at = {VK_SCORE_EACH(VK_SCORE_ENTRY_AT)},                                         \
 		.code_dot = code_dot, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,               \
 		.f32_to_u8 = f32_to_u8, .f32_to_bits = f32_to_bits, .f32_min_max = f32_min_max,         \
 		.at_least = at_least,                                                                   \

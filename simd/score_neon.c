@@ -173,7 +173,7 @@ INLINE int64_t total(bool is_signed, uint32x4_t a)
 		}                                                                               \
 	} while (0)
 
-INLINE void byte_group(int kind, enum vk_dtype t, const uint8_t *q, const struct vk_score_group *g, size_t bytes,
+INLINE void byte_plain(int kind, enum vk_dtype t, const uint8_t *q, const struct vk_score_group *g, size_t bytes,
 		       float raw[ROWS])
 {
 	uint32x4_t a[ROWS];
@@ -202,26 +202,15 @@ DOTPROD static void dot_i8_fast(const uint8_t *q, const struct vk_score_group *g
 	EACH_ROW raw[r] = (float)total(true, a[r]);
 }
 
-#define GROUP(name, body)                                                                                   \
-	static void name##_group(const void *q, const struct vk_score_group *g, size_t dims, float *raw)     \
-	{                                                                                                   \
-		body;                                                                                       \
-	}                                                                                                   \
-	VK_SCORE_FACES(LEVEL, name, name##_group)
+INLINE void byte_group(int kind, enum vk_dtype t, const void *q, const struct vk_score_group *g, size_t bytes,
+		       float raw[ROWS])
+{
+	if (kind != KIND_DOT || !has_dotprod()) byte_plain(kind, t, q, g, bytes, raw);
+	else if (t == VK_DTYPE_I8) dot_i8_fast(q, g, bytes, raw);
+	else dot_u8_fast(q, g, bytes, raw);
+}
 
-GROUP(dot_f32, float_group(KIND_DOT, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(dot_f16, float_group(KIND_DOT, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(l2_f32, float_group(KIND_L2, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(l2_f16, float_group(KIND_L2, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(l1_f32, float_group(KIND_L1, VK_DTYPE_F32, q, g, dims, raw))
-GROUP(l1_f16, float_group(KIND_L1, VK_DTYPE_F16, q, g, dims, raw))
-GROUP(dot_u8, if (has_dotprod()) dot_u8_fast(q, g, dims, raw); else byte_group(KIND_DOT, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(dot_i8, if (has_dotprod()) dot_i8_fast(q, g, dims, raw); else byte_group(KIND_DOT, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(l2_u8, byte_group(KIND_L2, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(l2_i8, byte_group(KIND_L2, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(l1_u8, byte_group(KIND_L1, VK_DTYPE_U8, q, g, dims, raw))
-GROUP(l1_i8, byte_group(KIND_L1, VK_DTYPE_I8, q, g, dims, raw))
-GROUP(hamming, byte_group(KIND_HAMMING, VK_DTYPE_BITS, q, g, (dims + 7) / 8, raw))
+VK_SCORE_EACH(VK_SCORE_TWIN)
 
 /* ---- codes ---- */
 

@@ -103,7 +103,7 @@ INTEGER_ROW(l2_i8_row, int8_t, square)
 INTEGER_ROW(l1_u8_row, uint8_t, distance)
 INTEGER_ROW(l1_i8_row, int8_t, distance)
 
-#define FACES(name)                                                                                        \
+#define FACES(name, ...)                                                                                   \
 	static void name(const void *q, const void *rows, size_t stride, size_t n, size_t dims, float *raw) \
 	{                                                                                                  \
 		for (size_t i = 0; i < n; i++)                                                             \
@@ -117,19 +117,7 @@ INTEGER_ROW(l1_i8_row, int8_t, distance)
 		}                                                                                          \
 	}
 
-FACES(dot_f32)
-FACES(dot_f16)
-FACES(dot_u8)
-FACES(dot_i8)
-FACES(l2_f32)
-FACES(l2_f16)
-FACES(l2_u8)
-FACES(l2_i8)
-FACES(l1_f32)
-FACES(l1_f16)
-FACES(l1_u8)
-FACES(l1_i8)
-FACES(hamming)
+VK_SCORE_EACH(FACES)
 
 static void code_dot(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims, int32_t *out)
 {
