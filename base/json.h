@@ -60,7 +60,7 @@ const vk_jv *vk_jv_get(const vk_jv *object, const char *key); /* NULL when absen
 size_t vk_jv_len(const vk_jv *v);          /* members of an object, items of an array or of numbers */
 const vk_jv *vk_jv_first(const vk_jv *v);  /* first child of an object or VK_J_ARRAY, or NULL */
 const vk_jv *vk_jv_next(const vk_jv *v);   /* next sibling, or NULL */
-struct vk_bytes vk_jv_key(const vk_jv *member); /* key of an object's member */
+struct vk_bytes vk_jv_key(const vk_jv *member); /* key of an object's member; a NUL stands behind it */
 /* Calls fn for each item of an array, lifted or not; an item of a lifted array is a value that lives only during
  * the call. False when fn returned false (that stops), true otherwise, for what is no array too. */
 bool vk_jv_each(const vk_jv *array, bool (*fn)(void *arg, const vk_jv *item), void *arg);
@@ -126,6 +126,7 @@ void vk_jw_f32s(struct vk_jw *w, const float *v, size_t n); /* an array; shortes
 void vk_jw_base64(struct vk_jw *w, const void *p, size_t n); /* a string */
 void vk_jw_raw(struct vk_jw *w, struct vk_bytes json);       /* a value that is JSON already */
 void vk_jw_value(struct vk_jw *w, const vk_jv *v); /* a parsed value again, numbers in their own text */
+void vk_jw_member(struct vk_jw *w, const vk_jv *m); /* the same with its key, of an object's member */
 /* A key and a value in one call, for the plain cases. */
 void vk_jw_kv(struct vk_jw *w, const char *key, const char *cstr);
 void vk_jw_ki(struct vk_jw *w, const char *key, int64_t v);

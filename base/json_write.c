@@ -220,10 +220,7 @@ void vk_jw_base64(struct vk_jw *w, const void *p, size_t n)
 
 static void put_children(struct vk_jw *w, const vk_jv *v, bool keys)
 {
-	for (const vk_jv *c = vk_jv_first(v); c; c = vk_jv_next(c)) {
-		if (keys) put_key(w, vk_jv_key(c));
-		vk_jw_value(w, c);
-	}
+	for (const vk_jv *c = vk_jv_first(v); c; c = vk_jv_next(c)) (keys ? vk_jw_member : vk_jw_value)(w, c);
 }
 
 void vk_jw_value(struct vk_jw *w, const vk_jv *v)
@@ -256,6 +253,12 @@ void vk_jw_value(struct vk_jw *w, const vk_jv *v)
 		vk_jw_object_end(w);
 		break;
 	}
+}
+
+void vk_jw_member(struct vk_jw *w, const vk_jv *m)
+{
+	put_key(w, vk_jv_key(m));
+	vk_jw_value(w, m);
 }
 
 void vk_jw_kv(struct vk_jw *w, const char *key, const char *cstr)

@@ -626,6 +626,43 @@ static void test_json_writer_specials(void **state)
 	vk_buf_free(&b);
 }
 
+static bool is_wanted(struct vk_bytes key, const char *const *names)
+{
+	for (; *names; names++)
+		if (vk_bytes_is(key, *names)) return true;
+	return false;
+}
+
+/* Members go from one object into another with keys escaped anew and numbers in their own text; what is not named stays behind. */
+static void test_json_members_are_copied_as_they_came(void **state)
+{
+	static const char *const wanted[] = {"", "a\"\\\n\xc3\xa9", "n", "f", "list", "object", "null", NULL};
+	(void)state;
+	struct vk_arena a;
+	struct vk_json *doc;
+	struct vk_error err;
+	struct vk_buf b;
+	struct vk_jw w;
+	struct vk_bytes text = VK_LIT("{\"gone\": 1, \"\": \"no key\", \"a\\\"\\\\\\n\\u00e9\": true, \"n\": 18446744073709551615, "
+				      "\"f\": [1.0, 2e0], \"list\": [\"x\", {}], \"object\": {\"k\\\"\": [ ]}, \"null\": null}");
+	vk_arena_init(&a, (size_t)1 << 20);
+	assert_int_equal(vk_json_parse(&a, text, NULL, &doc, &err), VK_OK);
+	vk_buf_init(&b, 4096);
+	vk_jw_init(&w, &b);
+	vk_jw_object(&w);
+	vk_jw_kb(&w, "before", false);
+	for (const vk_jv *m = vk_jv_first(vk_json_root(doc)); m; m = vk_jv_next(m))
+		if (is_wanted(vk_jv_key(m), wanted)) vk_jw_member(&w, m);
+	vk_jw_ki(&w, "after", 2);
+	vk_jw_object_end(&w);
+	assert_string_equal(vk_buf_cstr(&b),
+			    "{\"before\":false,\"\":\"no key\",\"a\\\"\\\\\\n\xc3\xa9\":true,\"n\":18446744073709551615,"
+			    "\"f\":[1.0, 2e0],\"list\":[\"x\",{}],\"object\":{\"k\\\"\":[]},\"null\":null,\"after\":2}");
+	vk_buf_free(&b);
+	vk_json_free(doc);
+	vk_arena_free(&a);
+}
+
 /* A reply that is longer than its buffer's maximum fails as a whole, and not before. */
 static void test_json_writer_meets_the_maximum_and_fails(void **state)
 {
@@ -663,6 +700,7 @@ int main(void)
 		cmocka_unit_test(test_json_u64_arrays_are_exact_or_refused),
 		cmocka_unit_test(test_json_mutated_text_never_breaks),
 		cmocka_unit_test(test_json_writer_specials),
+		cmocka_unit_test(test_json_members_are_copied_as_they_came),
 		cmocka_unit_test(test_json_writer_meets_the_maximum_and_fails),
 	};
 	return cmocka_run_group_tests_name("base/json", tests, NULL, NULL);
