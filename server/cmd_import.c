@@ -256,7 +256,7 @@ static int batch_fill(struct run *r, struct batch *b)
 	vk_jw_key(&w, "points");
 	vk_jw_array(&w);
 	while (b->lines < r->o->batch && b->sent.call.body.n < BATCH_BYTES && (rc = vk_import_next(&r->in, &l)) > 0) {
-		vk_import_write(&w, &r->in.arena, &l, r->o->model, r->o->using);
+		vk_import_write(&w, &l, r->o->model, r->o->using);
 		b->lines++;
 	}
 	vk_jw_array_end(&w);

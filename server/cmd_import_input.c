@@ -124,19 +124,15 @@ static void write_vector(struct vk_jw *w, const struct vk_import_line *l, const 
 	vk_jw_object_end(w);
 }
 
-static void write_payload(struct vk_jw *w, struct vk_arena *a, const struct vk_import_line *l)
+static void write_payload(struct vk_jw *w, const struct vk_import_line *l)
 {
 	const vk_jv *from = l->payload ? l->payload : l->object;
 	bool has_text = false;
 	vk_jw_object(w);
 	for (const vk_jv *m = vk_jv_first(from); m; m = vk_jv_next(m)) {
-		struct vk_bytes k = vk_jv_key(m);
 		if (!l->payload && (m == l->id || m == l->vector)) continue;
-		const char *key = vk_arena_strndup(a, k.p ? k.p : "", k.n);
-		if (!key) continue;
-		has_text |= l->text_key && !strcmp(key, l->text_key);
-		vk_jw_key(w, key);
-		vk_jw_value(w, m);
+		has_text |= l->text_key && vk_bytes_is(vk_jv_key(m), l->text_key);
+		vk_jw_member(w, m);
 	}
 	if (!has_text && l->text.n) {
 		vk_jw_key(w, l->text_key);
@@ -145,7 +141,7 @@ static void write_payload(struct vk_jw *w, struct vk_arena *a, const struct vk_i
 	vk_jw_object_end(w);
 }
 
-void vk_import_write(struct vk_jw *w, struct vk_arena *a, const struct vk_import_line *l, const char *model, const char *using)
+void vk_import_write(struct vk_jw *w, const struct vk_import_line *l, const char *model, const char *using)
 {
 	vk_jw_object(w);
 	vk_jw_key(w, "id");
@@ -158,6 +154,6 @@ void vk_import_write(struct vk_jw *w, struct vk_arena *a, const struct vk_import
 	write_vector(w, l, model);
 	if (*using) vk_jw_object_end(w);
 	vk_jw_key(w, "payload");
-	write_payload(w, a, l);
+	write_payload(w, l);
 	vk_jw_object_end(w);
 }

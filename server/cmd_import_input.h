@@ -37,6 +37,6 @@ void vk_import_close(struct vk_import_input *in);
 /* 1: a line (valid until the next call), 0: the end, -1: said what is wrong with which line. Empty lines are skipped. */
 int vk_import_next(struct vk_import_input *in, struct vk_import_line *out);
 /* The line as a point of an upsert. model NULL: the space that the collection is bound to. using "": the unnamed vector. */
-void vk_import_write(struct vk_jw *w, struct vk_arena *a, const struct vk_import_line *l, const char *model, const char *using);
+void vk_import_write(struct vk_jw *w, const struct vk_import_line *l, const char *model, const char *using);
 
 #endif

@@ -104,15 +104,11 @@ static enum vk_status chunk_id(struct vk_qd *q, struct doc *d, size_t i, struct 
 	return VK_OK;
 }
 
-static void copy_members(struct vk_jw *w, struct vk_arena *a, const vk_jv *payload, const vk_jv *over, const char *text_from)
+/* All but the text, and but what `over` says, too. */
+static void copy_members(struct vk_jw *w, const vk_jv *payload, const vk_jv *over, const char *text_from)
 {
-	for (const vk_jv *m = vk_jv_first(payload); m; m = vk_jv_next(m)) {
-		struct vk_bytes k = vk_jv_key(m);
-		const char *key = vk_arena_strndup(a, k.p ? k.p : "", k.n);
-		if (!key || vk_jv_get(over, key) || strcmp(key, text_from) == 0) continue;
-		vk_jw_key(w, key);
-		vk_jw_value(w, m);
-	}
+	for (const vk_jv *m = vk_jv_first(payload); m; m = vk_jv_next(m))
+		if (!vk_jv_get(over, vk_jv_key(m).p) && !vk_bytes_is(vk_jv_key(m), text_from)) vk_jw_member(w, m);
 }
 
 static enum vk_status check_payload(const vk_jv *p, const char *where, struct vk_error *err)
@@ -163,8 +159,8 @@ static enum vk_status read_chunk(struct vk_qd *q, struct doc *d, struct vk_jw *w
 						       : chunk_id(q, d, i, err);
 	if (st) return st;
 	vk_jw_object(w);
-	copy_members(w, &q->req->arena, common, own, text_from);
-	copy_members(w, &q->req->arena, own, NULL, text_from);
+	copy_members(w, common, own, text_from);
+	copy_members(w, own, NULL, text_from);
 	vk_jw_key(w, "document_id");
 	vk_jw_str(w, d->id);
 	vk_jw_ki(w, "chunk", (int64_t)i);

@@ -8,18 +8,11 @@ static bool absent(const vk_jv *v)
 	return vk_jv_type(v) == VK_J_NULL;
 }
 
-/* Keys are NUL-terminated in a parsed document. */
-static void put_member(struct vk_jw *w, const vk_jv *m)
-{
-	vk_jw_key(w, vk_jv_key(m).p);
-	vk_jw_value(w, m);
-}
-
 static void show_vector(struct vk_jw *w, const struct vk_vector_conf *v)
 {
 	vk_jw_object(w);
 	for (const vk_jv *m = vk_jv_first(v->json); m; m = vk_jv_next(m))
-		if (!vk_bytes_is(vk_jv_key(m), "veckeep") && !absent(m)) put_member(w, m);
+		if (!vk_bytes_is(vk_jv_key(m), "veckeep") && !absent(m)) vk_jw_member(w, m);
 	vk_jw_object_end(w);
 }
 
@@ -47,7 +40,7 @@ static void show_params(const struct vk_colconf *c, struct vk_jw *w)
 		}
 		vk_jw_object_end(w);
 	}
-	for (const vk_jv *m = vk_jv_first(vk_jv_get(c->root, "params")); m; m = vk_jv_next(m)) put_member(w, m);
+	for (const vk_jv *m = vk_jv_first(vk_jv_get(c->root, "params")); m; m = vk_jv_next(m)) vk_jw_member(w, m);
 	vk_jw_object_end(w);
 }
 
@@ -83,7 +76,7 @@ static void show_metadata(const struct vk_colconf *c, struct vk_jw *w)
 	vk_jw_object(w);
 	for (const vk_jv *m = vk_jv_first(metadata); m; m = vk_jv_next(m)) {
 		if (!vk_bytes_is(vk_jv_key(m), "veckeep")) {
-			put_member(w, m);
+			vk_jw_member(w, m);
 			continue;
 		}
 		vk_jw_key(w, "veckeep");

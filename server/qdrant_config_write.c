@@ -47,13 +47,6 @@ static bool is_edit(const struct writer *x, enum vk_qd_edit_kind kind)
 
 /* --- pieces --- */
 
-/* Keys are NUL-terminated in a parsed document. */
-static void put_member(struct vk_jw *w, const vk_jv *m)
-{
-	vk_jw_key(w, vk_jv_key(m).p);
-	vk_jw_value(w, m);
-}
-
 /* The new word, else the old one, else the default. */
 static void put_merged(struct vk_jw *w, const struct vk_qdc_member *table, const vk_jv *old, const vk_jv *new)
 {
@@ -144,7 +137,7 @@ static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t d
 	vk_jw_u64(x->w, s ? s->num : was ? was->set.space : 0);
 	vk_jw_kb(x->w, "raw", was && was->raw);
 	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
-		if (!in_list(vk_jv_key(m), "set space space_id raw")) put_member(x->w, m);
+		if (!in_list(vk_jv_key(m), "set space space_id raw")) vk_jw_member(x->w, m);
 	vk_jw_object_end(x->w);
 	return VK_OK;
 }
@@ -160,11 +153,11 @@ static enum vk_status put_vector(struct writer *x, struct vk_bytes name, const s
 	vk_jw_key(x->w, name.n ? name.p : "");
 	vk_jw_object(x->w);
 	for (size_t i = 0; i < 3; i++)
-		if (!absent(vk_jv_get(first, fixed[i]))) put_member(x->w, vk_jv_get(first, fixed[i]));
+		if (!absent(vk_jv_get(first, fixed[i]))) vk_jw_member(x->w, vk_jv_get(first, fixed[i]));
 	for (size_t i = 0; i < 2; i++) {
 		const vk_jv *v = vk_jv_get(params, changing[i]);
 		if (absent(v)) v = vk_jv_get(was, changing[i]);
-		if (!absent(v)) put_member(x->w, v);
+		if (!absent(v)) vk_jw_member(x->w, v);
 	}
 	const vk_jv *graph = vk_jv_get(params, "hnsw_config"), *graph_was = vk_jv_get(was, "hnsw_config");
 	if (!absent(graph) || !absent(graph_was)) {
@@ -232,13 +225,13 @@ static void put_one_sparse(struct writer *x, struct vk_bytes name, const struct 
 	if (is_edit(x, VK_QD_SPARSE_ADD) && !old && !absent(datatype)) {
 		vk_jw_key(x->w, "index");
 		vk_jw_object(x->w);
-		put_member(x->w, datatype);
+		vk_jw_member(x->w, datatype);
 		vk_jw_object_end(x->w);
 	} else if (!absent(index) || !absent(index_was)) {
 		vk_jw_key(x->w, "index");
 		put_merged(x->w, vk_qdc_sparse_index, index_was, index);
 	}
-	if (!absent(modifier)) put_member(x->w, modifier);
+	if (!absent(modifier)) vk_jw_member(x->w, modifier);
 	vk_jw_key(x->w, "veckeep");
 	vk_jw_object(x->w);
 	vk_jw_ki(x->w, "set", old ? old->set.id : x->next_set++);
@@ -317,9 +310,9 @@ static void put_metadata(struct writer *x)
 	}
 	vk_jw_object(x->w);
 	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
-		if (!vk_jv_get(new, vk_jv_key(m).p)) put_member(x->w, m);
+		if (!vk_jv_get(new, vk_jv_key(m).p)) vk_jw_member(x->w, m);
 	for (const vk_jv *m = vk_jv_first(new); m; m = vk_jv_next(m))
-		if (!absent(m) || !x->now) put_member(x->w, m);
+		if (!absent(m) || !x->now) vk_jw_member(x->w, m);
 	vk_jw_object_end(x->w);
 }
 
@@ -372,7 +365,7 @@ static void put_indexes(struct writer *x)
 				continue;
 			add = false;
 		}
-		put_member(x->w, m);
+		vk_jw_member(x->w, m);
 	}
 	if (add) put_new_index(x);
 	vk_jw_object_end(x->w);
@@ -397,7 +390,7 @@ static enum vk_status put_ttl(struct writer *x)
 	}
 	enum vk_status st = vk_qdc_read_after(vk_jv_get(ttl, "after"), &ms, x->err);
 	vk_jw_object(x->w);
-	put_member(x->w, vk_jv_get(ttl, "field"));
+	vk_jw_member(x->w, vk_jv_get(ttl, "field"));
 	vk_jw_ki(x->w, "after_ms", ms);
 	vk_jw_object_end(x->w);
 	return st;
@@ -422,7 +415,7 @@ static enum vk_status put_ours(struct writer *x)
 	if (absent(pool)) vk_jw_cstr(x->w, "default");
 	else vk_jw_value(x->w, pool);
 	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
-		if (!in_list(vk_jv_key(m), OURS_KNOWN)) put_member(x->w, m);
+		if (!in_list(vk_jv_key(m), OURS_KNOWN)) vk_jw_member(x->w, m);
 	vk_jw_object_end(x->w);
 	return st;
 }
@@ -443,7 +436,7 @@ static enum vk_status write_config(struct writer *x, struct vk_buf *json)
 	st = put_ours(x);
 	if (st) return st;
 	for (const vk_jv *m = vk_jv_first(x->old); m; m = vk_jv_next(m))
-		if (!in_list(vk_jv_key(m), TOP_KNOWN)) put_member(&w, m);
+		if (!in_list(vk_jv_key(m), TOP_KNOWN)) vk_jw_member(&w, m);
 	vk_jw_object_end(&w);
 	return json->failed ? vk_fail(x->err, VK_E_TOO_LARGE, "the collection's config would be too long") : VK_OK;
 }

@@ -138,17 +138,8 @@ static const struct vk_qd_bind *bind_named(const struct vk_qd *q, struct vk_byte
 	return NULL;
 }
 
-static void copy_member(struct vk_jw *w, struct vk_arena *a, const vk_jv *m)
-{
-	struct vk_bytes k = vk_jv_key(m);
-	const char *key = vk_arena_strndup(a, k.p ? k.p : "", k.n);
-	vk_jw_key(w, key ? key : "");
-	vk_jw_value(w, m);
-}
-
 /* A vector's own veckeep object with what is known of it now. */
-static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, struct vk_arena *a, const struct vk_vector_conf *now,
-				       const vk_jv *own, const struct vk_qd_bind *b, struct vk_error *err)
+static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, const struct vk_vector_conf *now, const vk_jv *own, const struct vk_qd_bind *b, struct vk_error *err)
 {
 	const char *space = now->space;
 	bool raw = now->raw || (b && b->what & BIND_RAW);
@@ -161,7 +152,7 @@ static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, struct
 	vk_jw_object(w);
 	for (const vk_jv *m = vk_jv_first(own); m; m = vk_jv_next(m)) {
 		struct vk_bytes k = vk_jv_key(m);
-		if (!vk_bytes_is(k, "space") && !vk_bytes_is(k, "raw") && !vk_bytes_is(k, "space_id")) copy_member(w, a, m);
+		if (!vk_bytes_is(k, "space") && !vk_bytes_is(k, "raw") && !vk_bytes_is(k, "space_id")) vk_jw_member(w, m);
 	}
 	vk_jw_kv(w, "space", space);
 	if (sp) vk_jw_ki(w, "space_id", sp->num);
@@ -170,25 +161,22 @@ static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, struct
 	return VK_OK;
 }
 
-static enum vk_status write_vectors(struct settle *s, struct vk_jw *w, struct vk_arena *a, const struct vk_colconf *now,
-				    const vk_jv *vectors, struct vk_error *err)
+static enum vk_status write_vectors(struct settle *s, struct vk_jw *w, const struct vk_colconf *now, const vk_jv *vectors, struct vk_error *err)
 {
 	enum vk_status st = VK_OK;
 	vk_jw_object(w);
 	for (const vk_jv *v = vk_jv_first(vectors); v && !st; v = vk_jv_next(v)) {
 		struct vk_bytes name = vk_jv_key(v);
 		const struct vk_vector_conf *conf = vk_colconf_vector(now, name);
-		const char *key = vk_arena_strndup(a, name.p ? name.p : "", name.n);
-		if (!key || !conf) return vk_fail(err, VK_E_NOMEM, "out of memory");
-		vk_jw_key(w, key);
+		vk_jw_key(w, name.p);
 		vk_jw_object(w);
 		for (const vk_jv *m = vk_jv_first(v); m && !st; m = vk_jv_next(m)) {
 			if (!vk_bytes_is(vk_jv_key(m), "veckeep")) {
-				copy_member(w, a, m);
+				vk_jw_member(w, m);
 				continue;
 			}
 			vk_jw_key(w, "veckeep");
-			st = write_vector_own(s, w, a, conf, m, bind_named(s->q, name), err);
+			st = write_vector_own(s, w, conf, m, bind_named(s->q, name), err);
 		}
 		vk_jw_object_end(w);
 	}
@@ -199,30 +187,27 @@ static enum vk_status write_vectors(struct settle *s, struct vk_jw *w, struct vk
 static enum vk_status edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
 {
 	struct settle *s = arg;
-	struct vk_arena a;
 	struct vk_jw w;
 	enum vk_status st = VK_OK;
-	vk_arena_init(&a, (size_t)1 << 20);
 	vk_jw_init(&w, json);
 	vk_jw_object(&w);
 	for (const vk_jv *m = vk_jv_first(now->root); m && !st; m = vk_jv_next(m)) {
 		struct vk_bytes k = vk_jv_key(m);
 		if (vk_bytes_is(k, "vectors")) {
 			vk_jw_key(&w, "vectors");
-			st = write_vectors(s, &w, &a, now, m, err);
+			st = write_vectors(s, &w, now, m, err);
 		} else if (vk_bytes_is(k, "veckeep") && s->text_from && !now->text_from) {
 			vk_jw_key(&w, "veckeep");
 			vk_jw_object(&w);
 			for (const vk_jv *o = vk_jv_first(m); o; o = vk_jv_next(o))
-				if (!vk_bytes_is(vk_jv_key(o), "text_from")) copy_member(&w, &a, o);
+				if (!vk_bytes_is(vk_jv_key(o), "text_from")) vk_jw_member(&w, o);
 			vk_jw_kv(&w, "text_from", s->text_from);
 			vk_jw_object_end(&w);
 		} else {
-			copy_member(&w, &a, m);
+			vk_jw_member(&w, m);
 		}
 	}
 	if (!st) vk_jw_object_end(&w);
-	vk_arena_free(&a);
 	return st;
 }
 
