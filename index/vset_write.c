@@ -94,60 +94,70 @@ static const float *as_f32(struct vk_vset_writer *w, const void *stored)
 	return w->wide;
 }
 
-static enum vk_status put_rows(struct vk_vset_writer *w, uint32_t block, const uint64_t *present, uint32_t rows,
-			       uint32_t *crc)
-{
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_ROWS, block);
+/* A block, or a sibling of one, being written. */
+struct block_out {
+	struct vk_rec_block_shape shape;
 	struct vk_rec_block_layout l;
 	uint8_t *dst;
 	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_BLOCK, block, l.size, &dst, &fresh);
+};
+
+/* Room for it; all but its rows is zero. */
+static enum vk_status block_out(struct vk_vset_writer *w, enum vk_rec_block_kind kind, uint32_t block, uint32_t rows,
+				struct block_out *b)
+{
+	static const enum vk_table table[] = {
+	    [VK_REC_BLOCK_ROWS] = VK_T_BLOCK, [VK_REC_BLOCK_CODES] = VK_T_CODE, [VK_REC_BLOCK_BITS] = VK_T_BITS};
+	b->shape = vk_vset_shape(w->s, kind, block);
+	vk_rec_block_layout(&b->l, &b->shape, rows);
+	enum vk_status st = reserve(w, table[kind], block, b->l.size, &b->dst, &b->fresh);
+	if (!st) vk_rec_block_clear(b->dst, &b->l, rows);
+	return st;
+}
+
+static uint8_t *row_of(const struct block_out *b, uint32_t i)
+{
+	return b->dst + b->l.data_at + (size_t)i * b->l.stride;
+}
+
+static enum vk_status put_rows(struct vk_vset_writer *w, uint32_t block, const uint64_t *present, uint32_t rows,
+			       uint32_t *crc)
+{
+	struct block_out b;
+	enum vk_status st = block_out(w, VK_REC_BLOCK_ROWS, block, rows, &b);
 	if (st) return st;
-	vk_rec_block_clear(dst, &l, rows);
-	memcpy(dst + l.present_at, present, vk_rec_words(w->slots) * sizeof *present);
+	memcpy(b.dst + b.l.present_at, present, vk_rec_words(w->slots) * sizeof *present);
 	for (uint32_t i = 0; i < rows; i++) {
-		memcpy(dst + l.side_at + i * sizeof(float), &w->stored[i].inv_norm, sizeof(float));
-		memcpy(dst + l.data_at + (size_t)i * l.stride, w->stored[i].p, w->row_n);
+		memcpy(b.dst + b.l.side_at + i * sizeof(float), &w->stored[i].inv_norm, sizeof(float));
+		memcpy(row_of(&b, i), w->stored[i].p, w->row_n);
 	}
-	*crc = vk_rec_block_seal(dst, &l, &shape, rows, 0);
-	w->counts.blocks += fresh;
+	*crc = vk_rec_block_seal(b.dst, &b.l, &b.shape, rows, 0);
+	w->counts.blocks += b.fresh;
 	return VK_OK;
 }
 
 static enum vk_status put_codes(struct vk_vset_writer *w, uint32_t block, uint32_t rows, uint32_t crc)
 {
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_CODES, block);
-	struct vk_rec_block_layout l;
-	uint8_t *dst;
-	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_CODE, block, l.size, &dst, &fresh);
+	struct block_out b;
+	enum vk_status st = block_out(w, VK_REC_BLOCK_CODES, block, rows, &b);
 	if (st) return st;
-	vk_rec_block_clear(dst, &l, rows);
 	for (uint32_t i = 0; i < rows; i++) {
 		struct vk_code_head head;
-		vk_code_row(w->k, &head, dst + l.data_at + (size_t)i * l.stride, l.stride, as_f32(w, w->stored[i].p),
-			    w->s->dims);
-		memcpy(dst + l.side_at + i * sizeof head, &head, sizeof head);
+		vk_code_row(w->k, &head, row_of(&b, i), b.l.stride, as_f32(w, w->stored[i].p), w->s->dims);
+		memcpy(b.dst + b.l.side_at + i * sizeof head, &head, sizeof head);
 	}
-	vk_rec_block_seal(dst, &l, &shape, rows, crc);
+	vk_rec_block_seal(b.dst, &b.l, &b.shape, rows, crc);
 	return VK_OK;
 }
 
 static enum vk_status put_bits(struct vk_vset_writer *w, uint32_t block, uint32_t rows, uint32_t crc)
 {
-	struct vk_rec_block_shape shape = vk_vset_shape(w->s, VK_REC_BLOCK_BITS, block);
-	struct vk_rec_block_layout l;
-	uint8_t *dst;
-	bool fresh;
-	vk_rec_block_layout(&l, &shape, rows);
-	enum vk_status st = reserve(w, VK_T_BITS, block, l.size, &dst, &fresh);
+	struct block_out b;
+	enum vk_status st = block_out(w, VK_REC_BLOCK_BITS, block, rows, &b);
 	if (st) return st;
-	memset(dst, 0, l.size);
-	for (uint32_t i = 0; i < rows; i++)
-		w->k->f32_to_bits(dst + l.data_at + (size_t)i * l.stride, as_f32(w, w->stored[i].p), w->s->dims);
-	vk_rec_block_seal(dst, &l, &shape, rows, crc);
+	memset(row_of(&b, 0), 0, (size_t)rows * b.l.stride); /* a row's bytes may end before its stride */
+	for (uint32_t i = 0; i < rows; i++) w->k->f32_to_bits(row_of(&b, i), as_f32(w, w->stored[i].p), w->s->dims);
+	vk_rec_block_seal(b.dst, &b.l, &b.shape, rows, crc);
 	return VK_OK;
 }
 
