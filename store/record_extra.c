@@ -88,19 +88,14 @@ void vk_rec_drop_at_encode(uint8_t dst[VK_REC_DROP_AT_SIZE], uint32_t set, uint6
 {
 	uint8_t key[10];
 	vk_rec_drop_set_key(key, set);
-	vk_put_u64le(dst + 1, slot);
-	vk_rec_seal(dst, 9, span(key, sizeof key));
+	vk_rec_u64_encode(dst, span(key, sizeof key), slot);
 }
 
 bool vk_rec_drop_at_decode(uint32_t set, struct vk_bytes value, uint64_t *slot)
 {
 	uint8_t key[10];
-	size_t n;
 	*slot = 0;
 	if (!value.n) return true;
 	vk_rec_drop_set_key(key, set);
-	const uint8_t *p = vk_rec_open(value, span(key, sizeof key), &n);
-	if (!p || n != 8) return false;
-	*slot = vk_get_u64le(p);
-	return *slot <= (uint64_t)1 << 32;
+	return vk_rec_u64_decode(span(key, sizeof key), value, slot) && *slot <= (uint64_t)1 << 32;
 }

@@ -193,17 +193,12 @@ void vk_rec_build_encode(uint8_t dst[VK_REC_BUILD_SIZE], uint16_t field, uint64_
 {
 	uint8_t key[8];
 	vk_rec_build_key(key, field);
-	vk_put_u64le(dst + 1, next_slot);
-	vk_rec_seal(dst, 9, span(key, sizeof key));
+	vk_rec_u64_encode(dst, span(key, sizeof key), next_slot);
 }
 
 bool vk_rec_build_decode(uint16_t field, struct vk_bytes value, uint64_t *next_slot)
 {
 	uint8_t key[8];
-	size_t n;
 	vk_rec_build_key(key, field);
-	const uint8_t *p = vk_rec_open(value, span(key, sizeof key), &n);
-	if (!p || n != 8) return false;
-	*next_slot = vk_get_u64le(p);
-	return true;
+	return vk_rec_u64_decode(span(key, sizeof key), value, next_slot);
 }

@@ -30,4 +30,22 @@ static inline const uint8_t *vk_rec_open(struct vk_bytes value, struct vk_bytes 
 	return p + 1;
 }
 
+/* A record that is one u64: how far a long job has come. */
+enum { VK_REC_U64_SIZE = 1 + 8 + 4 };
+
+static inline void vk_rec_u64_encode(uint8_t dst[VK_REC_U64_SIZE], struct vk_bytes key, uint64_t v)
+{
+	vk_put_u64le(dst + 1, v);
+	vk_rec_seal(dst, 9, key);
+}
+
+static inline bool vk_rec_u64_decode(struct vk_bytes key, struct vk_bytes value, uint64_t *v)
+{
+	size_t n;
+	const uint8_t *p = vk_rec_open(value, key, &n);
+	if (!p || n != 8) return false;
+	*v = vk_get_u64le(p);
+	return true;
+}
+
 #endif
