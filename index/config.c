@@ -11,16 +11,14 @@
 const char *const vk_field_type_names[VK_FIELD_TYPES] = {"keyword", "integer", "float", "bool",
 							 "datetime", "uuid", "geo", "text"};
 
-static const char *const metric_names[] = {[VK_METRIC_DOT] = "Dot",
-					   [VK_METRIC_COSINE] = "Cosine",
-					   [VK_METRIC_L2] = "Euclid",
-					   [VK_METRIC_L1] = "Manhattan"};
-static const char *const dtype_names[] = {
+const char *const vk_metric_names[VK_METRICS] = {[VK_METRIC_DOT] = "Dot",
+						 [VK_METRIC_COSINE] = "Cosine",
+						 [VK_METRIC_L2] = "Euclid",
+						 [VK_METRIC_L1] = "Manhattan"};
+const char *const vk_dtype_names[VK_DTYPES] = {
     [VK_DTYPE_F32] = "float32", [VK_DTYPE_F16] = "float16", [VK_DTYPE_U8] = "uint8"};
-static const char *const provenance_names[] = {
+const char *const vk_provenance_names[VK_PROVENANCE_MODES] = {
     [VK_PROVENANCE_WARN] = "warn", [VK_PROVENANCE_REQUIRE] = "require", [VK_PROVENANCE_OFF] = "off"};
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
 
 /* Which of the names a string value is; -1: none of them. Absent and null: dflt. */
 static int word(const vk_jv *v, const char *const *names, size_t n, int dflt)
@@ -74,8 +72,8 @@ static enum vk_status read_vector(struct vk_colconf *c, const vk_jv *v, struct v
 {
 	const char *name = vk_jv_key(v).p;
 	const vk_jv *ours = vk_jv_get(v, "veckeep");
-	int metric = word(vk_jv_get(v, "distance"), metric_names, COUNT(metric_names), -1);
-	int dtype = word(vk_jv_get(v, "datatype"), dtype_names, COUNT(dtype_names), VK_DTYPE_F32);
+	int metric = word(vk_jv_get(v, "distance"), vk_metric_names, VK_METRICS, -1);
+	int dtype = word(vk_jv_get(v, "datatype"), vk_dtype_names, VK_DTYPES, VK_DTYPE_F32);
 	uint64_t dims, set, space = 0;
 	*out = (struct vk_vector_conf){.name = name, .json = v};
 	if (strlen(name) > VK_NAME_MAX) return bad(err, "a vector", "name: it is too long");
@@ -201,8 +199,7 @@ static enum vk_status read_ttl(struct vk_colconf *c, const vk_jv *ttl, struct vk
 static enum vk_status read_ours(struct vk_colconf *c, struct vk_error *err)
 {
 	const vk_jv *ours = vk_jv_get(c->root, "veckeep");
-	int mode = word(vk_jv_get(ours, "provenance"), provenance_names, COUNT(provenance_names),
-			VK_PROVENANCE_WARN);
+	int mode = word(vk_jv_get(ours, "provenance"), vk_provenance_names, VK_PROVENANCE_MODES, VK_PROVENANCE_WARN);
 	uint64_t next_set, next_field;
 	if (!text_or_null(vk_jv_get(ours, "text_from"), &c->text_from)) return bad(err, "veckeep", "text_from");
 	if (!text_or_null(vk_jv_get(ours, "pool"), &c->pool)) return bad(err, "veckeep", "pool");

@@ -32,12 +32,16 @@
 #define VK_FIELD_PATH_MAX 255
 
 enum vk_quant { VK_QUANT_NONE, VK_QUANT_SCALAR, VK_QUANT_BINARY, VK_QUANT_OTHER /* kept and shown; codes serve */ };
-enum vk_provenance_mode { VK_PROVENANCE_WARN, VK_PROVENANCE_REQUIRE, VK_PROVENANCE_OFF };
+enum vk_provenance_mode { VK_PROVENANCE_WARN, VK_PROVENANCE_REQUIRE, VK_PROVENANCE_OFF, VK_PROVENANCE_MODES };
 enum vk_field_type {
 	VK_FIELD_KEYWORD, VK_FIELD_INTEGER, VK_FIELD_FLOAT, VK_FIELD_BOOL, VK_FIELD_DATETIME, VK_FIELD_UUID,
 	VK_FIELD_GEO, VK_FIELD_TEXT /* kept and shown; matched by scanning */, VK_FIELD_TYPES
 };
-extern const char *const vk_field_type_names[VK_FIELD_TYPES]; /* "keyword", ... */
+
+/* The words of the JSON. NULL: a metric or type that no collection has. */
+extern const char *const vk_metric_names[VK_METRICS], *const vk_dtype_names[VK_DTYPES];
+extern const char *const vk_provenance_names[VK_PROVENANCE_MODES];
+extern const char *const vk_field_type_names[VK_FIELD_TYPES];
 
 struct vk_set { /* a vector set, as much of it as reading and writing rows needs */
 	uint32_t id;

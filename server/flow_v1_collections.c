@@ -10,10 +10,6 @@
 #include "server/qdrant.h"
 #include "server/qdrant_config.h"
 
-static const char *const metric_names[VK_METRICS] = {"Dot", "Cosine", "Euclid", "Manhattan", "Hamming"};
-static const char *const dtype_names[VK_DTYPES] = {"float32", "float16", "uint8", "int8", "bits"};
-static const char *const provenance_names[] = {"warn", "require", "off"};
-
 static void write_vector(struct vk_jw *w, struct vk_view *v, const struct vk_vector_conf *c)
 {
 	struct vk_vset_stats s = {0};
@@ -22,8 +18,8 @@ static void write_vector(struct vk_jw *w, struct vk_view *v, const struct vk_vec
 	vk_jw_object(w);
 	vk_jw_ki(w, "set", c->set.id);
 	vk_jw_ki(w, "dims", c->set.dims);
-	vk_jw_kv(w, "distance", metric_names[c->set.metric]);
-	vk_jw_kv(w, "datatype", dtype_names[c->set.dtype]);
+	vk_jw_kv(w, "distance", vk_metric_names[c->set.metric]);
+	vk_jw_kv(w, "datatype", vk_dtype_names[c->set.dtype]);
 	vk_jw_kv(w, "space", c->space);
 	vk_jw_kb(w, "raw", c->raw);
 	vk_jw_ki(w, "rows", (int64_t)s.rows);
@@ -66,7 +62,7 @@ static void write_collection(struct vk_qd *q, struct vk_jw *w, struct vk_view *v
 	vk_jw_object_end(w);
 	vk_jw_ki(w, "texts", (int64_t)s.texts);
 	vk_jw_kv(w, "text_from", c->text_from);
-	vk_jw_kv(w, "provenance", provenance_names[c->provenance]);
+	vk_jw_kv(w, "provenance", vk_provenance_names[c->provenance]);
 	vk_jw_key(w, "ttl");
 	if (c->ttl_field) {
 		vk_jw_object(w);

@@ -47,7 +47,6 @@ static void show_params(const struct vk_colconf *c, struct vk_jw *w)
 /* In place of what the client once sent: what holds now, in the words that it can send again. */
 static void show_ours(const struct vk_colconf *c, struct vk_jw *w)
 {
-	static const char *const modes[] = {[VK_PROVENANCE_WARN] = "warn", [VK_PROVENANCE_REQUIRE] = "require", [VK_PROVENANCE_OFF] = "off"};
 	vk_jw_object(w);
 	vk_jw_key(w, "spaces");
 	vk_jw_object(w);
@@ -55,7 +54,7 @@ static void show_ours(const struct vk_colconf *c, struct vk_jw *w)
 		if (c->vectors[i].space) vk_jw_kv(w, c->vectors[i].name, c->vectors[i].space);
 	vk_jw_object_end(w);
 	vk_jw_kv(w, "text_from", c->text_from);
-	vk_jw_kv(w, "provenance", modes[c->provenance]);
+	vk_jw_kv(w, "provenance", vk_provenance_names[c->provenance]);
 	vk_jw_key(w, "ttl");
 	if (c->ttl_field) {
 		vk_jw_object(w);
