@@ -405,10 +405,6 @@ static enum vk_status write_document(struct vk_qd *q, struct vk_view *v, struct 
 	vk_jw_key(w, "chunks");
 	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
-		if (vk_view_stopped(v)) {
-			vk_jw_abandon(w);
-			return VK_E_CANCELLED;
-		}
 		vk_jw_object(w);
 		st = vk_qd_write_record(q, w, v, chunk[i].slot, &with);
 		vk_jw_object_end(w);

@@ -56,10 +56,6 @@ static enum vk_status write_points(struct vk_qd *q, struct vk_jw *w, struct vk_v
 	enum vk_status st = VK_OK;
 	vk_jw_array(w);
 	for (size_t i = 0; i < n && !st; i++) {
-		if (vk_view_stopped(v)) {
-			vk_jw_abandon(w);
-			return VK_E_CANCELLED;
-		}
 		vk_jw_object(w);
 		st = vk_qd_write_scored(q, w, v, &found[i], with);
 		vk_jw_object_end(w);

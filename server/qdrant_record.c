@@ -94,14 +94,19 @@ static void write_f32(struct vk_jw *w, float f)
 	else vk_jw_null(w);
 }
 
+/* Whoever writes many asks here whether anybody still waits for them. A point that is no more has nothing written of it. */
+static enum vk_status read_point(struct vk_jw *w, struct vk_view *v, uint32_t slot, struct vk_point *p)
+{
+	enum vk_status st = vk_view_stopped(v) ? VK_E_CANCELLED : vk_view_point(v, slot, p);
+	if (st && st != VK_E_NOT_FOUND) vk_jw_abandon(w);
+	return st;
+}
+
 enum vk_status vk_qd_write_record(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, uint32_t slot, const struct vk_qd_with *with)
 {
 	struct vk_point p;
-	enum vk_status st = vk_view_point(v, slot, &p);
-	if (st) {
-		if (st != VK_E_NOT_FOUND) vk_jw_abandon(w);
-		return st;
-	}
+	enum vk_status st = read_point(w, v, slot, &p);
+	if (st) return st;
 	write_id(w, p.id);
 	return write_rest(q, w, v, &p, with);
 }
@@ -110,11 +115,8 @@ enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 				  const struct vk_qd_with *with)
 {
 	struct vk_point p;
-	enum vk_status st = vk_view_point(v, found->slot, &p);
-	if (st) {
-		if (st != VK_E_NOT_FOUND) vk_jw_abandon(w);
-		return st;
-	}
+	enum vk_status st = read_point(w, v, found->slot, &p);
+	if (st) return st;
 	write_id(w, p.id);
 	vk_jw_key(w, "version");
 	vk_jw_u64(w, p.version);
