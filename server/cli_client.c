@@ -325,6 +325,21 @@ void vk_json_reply_print(const struct vk_json_reply *reply)
 	if (!text->n || text->p[text->n - 1] != '\n') putchar('\n');
 }
 
+int vk_client_show(const struct vk_cli *cli, const char *method, const char *path, struct vk_bytes body,
+		   int (*show)(struct vk_json_reply *reply))
+{
+	struct vk_client client;
+	struct vk_json_reply reply;
+	int rc = vk_client_open(&client, cli);
+	if (rc) return rc;
+	rc = vk_client_json(&client, method, path, body, &reply);
+	if (!rc && cli->json) vk_json_reply_print(&reply);
+	else if (!rc) rc = show(&reply);
+	vk_json_reply_free(&reply);
+	vk_client_close(&client);
+	return rc;
+}
+
 const char *vk_reply_str(struct vk_json_reply *reply, const vk_jv *object, const char *key)
 {
 	struct vk_bytes s;

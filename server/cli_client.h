@@ -72,6 +72,11 @@ void vk_json_reply_free(struct vk_json_reply *reply);
 /* The reply's text as it came, on standard output, with a line's end. */
 void vk_json_reply_print(const struct vk_json_reply *reply);
 
+/* A command that is one request: opens a client, asks, prints the reply as it came (--json) or by show(), which gives the exit code.
+ * show may ask more through reply->call.client. */
+int vk_client_show(const struct vk_cli *cli, const char *method, const char *path, struct vk_bytes body,
+		   int (*show)(struct vk_json_reply *reply));
+
 /* Members for tables: "" and 0 where they are absent or of another type. Strings are in the arena. */
 const char *vk_reply_str(struct vk_json_reply *reply, const vk_jv *object, const char *key);
 uint64_t vk_reply_u64(const vk_jv *object, const char *key);

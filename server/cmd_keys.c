@@ -6,22 +6,6 @@
 #include "server/cli_client.h"
 #include "server/cmd.h"
 
-/* Runs one request and prints the reply by show(), or as JSON. */
-static int run(const struct vk_cli *cli, const char *method, const char *path, struct vk_bytes body,
-	       void (*show)(struct vk_json_reply *r))
-{
-	struct vk_client client;
-	struct vk_json_reply reply;
-	int rc = vk_client_open(&client, cli);
-	if (rc) return rc;
-	rc = vk_client_json(&client, method, path, body, &reply);
-	if (!rc && cli->json) vk_json_reply_print(&reply);
-	else if (!rc) show(&reply);
-	vk_json_reply_free(&reply);
-	vk_client_close(&client);
-	return rc;
-}
-
 /* --- list --- */
 
 static const char *scopes_text(struct vk_json_reply *r, const vk_jv *key)
@@ -39,7 +23,7 @@ static void time_cell(struct vk_table *t, struct vk_json_reply *r, const vk_jv *
 	else vk_table_cell(t, "%s", vk_show_time(cell, (int64_t)vk_reply_u64(key, name)));
 }
 
-static void show_list(struct vk_json_reply *r)
+static int show_list(struct vk_json_reply *r)
 {
 	static const char *const heads[] = {"ID", "NAME", "SCOPES", "SOURCE", "CREATED", "EXPIRES", "LAST USED", NULL};
 	const vk_jv *list = vk_jv_get(r->root, "data");
@@ -54,6 +38,7 @@ static void show_list(struct vk_json_reply *r)
 		time_cell(t, r, k, "last_used");
 	}
 	vk_table_end(t);
+	return 0;
 }
 
 static const struct vk_cli_help list_help = {
@@ -70,19 +55,20 @@ static int list_main(int argc, char **argv)
 	struct vk_cli cli;
 	int rc = vk_cli_begin(&cli, &list_help, NULL, NULL, argc, argv);
 	if (rc >= 0) return rc;
-	rc = run(&cli, "GET", "/v1/keys", (struct vk_bytes){0}, show_list);
+	rc = vk_client_show(&cli, "GET", "/v1/keys", (struct vk_bytes){0}, show_list);
 	vk_cli_end(&cli);
 	return rc;
 }
 
 /* --- create --- */
 
-static void show_created(struct vk_json_reply *r)
+static int show_created(struct vk_json_reply *r)
 {
 	printf("%s\n", vk_reply_str(r, r->root, "key"));
 	fflush(stdout);
 	fprintf(stderr, "key %s; it is shown this once, the server keeps only its hash\n",
 		vk_reply_str(r, r->root, "id"));
+	return 0;
 }
 
 struct create_opts {
@@ -150,7 +136,7 @@ static int create_main(int argc, char **argv)
 		struct vk_buf body;
 		vk_buf_init(&body, 65536);
 		write_create(&body, &o);
-		rc = run(&cli, "POST", "/v1/keys", vk_buf_bytes(&body), show_created);
+		rc = vk_client_show(&cli, "POST", "/v1/keys", vk_buf_bytes(&body), show_created);
 		vk_buf_free(&body);
 	}
 	vk_cli_end(&cli);
@@ -159,10 +145,11 @@ static int create_main(int argc, char **argv)
 
 /* --- revoke --- */
 
-static void show_revoked(struct vk_json_reply *r)
+static int show_revoked(struct vk_json_reply *r)
 {
 	(void)r;
 	puts("revoked");
+	return 0;
 }
 
 static const struct vk_cli_help revoke_help = {
@@ -184,7 +171,7 @@ static int revoke_main(int argc, char **argv)
 	vk_buf_init(&path, 4096);
 	vk_buf_puts(&path, "/v1/keys/");
 	vk_url_put(&path, cli.args.v[0], false);
-	rc = run(&cli, "DELETE", vk_buf_cstr(&path), (struct vk_bytes){0}, show_revoked);
+	rc = vk_client_show(&cli, "DELETE", vk_buf_cstr(&path), (struct vk_bytes){0}, show_revoked);
 	vk_buf_free(&path);
 	vk_cli_end(&cli);
 	return rc;

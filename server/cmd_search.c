@@ -22,24 +22,6 @@ static void path_of(struct vk_buf *b, const char *name, const char *rest)
 	vk_buf_puts(b, rest);
 }
 
-/* One round trip; prints the reply's JSON or calls show. */
-static int run(const struct vk_cli *cli, const char *method, const char *path, struct vk_bytes body,
-	       int (*show)(const struct vk_cli *cli, struct vk_json_reply *r))
-{
-	struct vk_client client;
-	struct vk_json_reply reply;
-	int rc = vk_client_open(&client, cli);
-	if (rc) return rc;
-	rc = vk_client_json(&client, method, path, body, &reply);
-	if (!rc && cli->json)
-		vk_json_reply_print(&reply);
-	else if (!rc)
-		rc = show(cli, &reply);
-	vk_json_reply_free(&reply);
-	vk_client_close(&client);
-	return rc;
-}
-
 /* --- search --- */
 
 struct search_opts {
@@ -119,12 +101,11 @@ static struct vk_bytes text_of(const vk_jv *payload)
 	return text;
 }
 
-static int show_found(const struct vk_cli *cli, struct vk_json_reply *r)
+static int show_found(struct vk_json_reply *r)
 {
 	const vk_jv *points = vk_jv_get(vk_jv_get(r->root, "result"), "points");
 	size_t width = search_shown->full ? TEXT_SHOWN_MAX : columns() - 6;
 	unsigned n = 0;
-	(void)cli;
 	for (const vk_jv *p = vk_jv_first(points); p; p = vk_jv_next(p)) {
 		struct vk_bytes text = text_of(vk_jv_get(p, "payload"));
 		printf("%2u %.4f  %s\n", ++n, vk_reply_f64(p, "score"), id_text(r, p));
@@ -180,7 +161,7 @@ int vk_search_main(int argc, char **argv)
 	path_of(&path, cli.args.v[0], "/points/query");
 	vk_buf_init(&body, (size_t)32 << 20);
 	rc = write_question(&cli, &o, &body);
-	if (!rc) rc = run(&cli, "POST", vk_buf_cstr(&path), vk_buf_bytes(&body), show_found);
+	if (!rc) rc = vk_client_show(&cli, "POST", vk_buf_cstr(&path), vk_buf_bytes(&body), show_found);
 	vk_buf_free(&path);
 	vk_buf_free(&body);
 	vk_cli_end(&cli);
@@ -229,33 +210,22 @@ static void show_row(struct vk_table *t, struct vk_client *client, const char *n
 	vk_buf_free(&path);
 }
 
-static int list(const struct vk_cli *cli)
+static int show_list(struct vk_json_reply *r)
 {
 	static const char *const heads[] = {"COLLECTION", "STATUS", ">POINTS", "VECTORS", NULL};
-	struct vk_client client;
-	struct vk_json_reply reply;
-	int rc = vk_client_open(&client, cli);
-	if (rc) return rc;
-	rc = vk_client_json(&client, "GET", "/collections", (struct vk_bytes){0}, &reply);
-	if (!rc && cli->json) {
-		vk_json_reply_print(&reply);
-	} else if (!rc) {
-		struct vk_table *t = vk_table_new(heads);
-		const vk_jv *all = vk_jv_get(vk_jv_get(reply.root, "result"), "collections");
-		for (const vk_jv *c = vk_jv_first(all); c; c = vk_jv_next(c)) show_row(t, &client, vk_reply_str(&reply, c, "name"));
-		vk_table_end(t);
-	}
-	vk_json_reply_free(&reply);
-	vk_client_close(&client);
-	return rc;
+	struct vk_table *t = vk_table_new(heads);
+	const vk_jv *all = vk_jv_get(vk_jv_get(r->root, "result"), "collections");
+	for (const vk_jv *c = vk_jv_first(all); c; c = vk_jv_next(c)) show_row(t, r->call.client, vk_reply_str(r, c, "name"));
+	vk_table_end(t);
+	return 0;
 }
 
-static int show_one(const struct vk_cli *cli, struct vk_json_reply *r)
+static int show_one(struct vk_json_reply *r)
 {
 	char n[VK_CELL_MAX];
 	const vk_jv *result = vk_jv_get(r->root, "result"), *config = vk_jv_get(result, "config");
 	const vk_jv *own = vk_jv_get(vk_jv_get(config, "metadata"), "veckeep");
-	printf("%s\n  status     %s\n  points     %s\n  vectors    %s\n", cli->args.v[0], vk_reply_str(r, result, "status"),
+	printf("%s\n  status     %s\n  points     %s\n  vectors    %s\n", r->call.client->cli->args.v[0], vk_reply_str(r, result, "status"),
 	       vk_show_count(n, vk_reply_u64(result, "points_count")),
 	       vectors_text(r, vk_jv_get(vk_jv_get(config, "params"), "vectors")));
 	for (const vk_jv *s = vk_jv_first(vk_jv_get(own, "spaces")); s; s = vk_jv_next(s)) {
@@ -280,9 +250,8 @@ static const struct vk_cli_help list_help = {
 	.client = true,
 };
 
-static int show_dropped(const struct vk_cli *cli, struct vk_json_reply *r)
+static int show_dropped(struct vk_json_reply *r)
 {
-	(void)cli;
 	if (!vk_reply_bool(r->root, "result")) {
 		fputs("there is no such collection\n", stderr);
 		return VK_EXIT_FAILED;
@@ -314,7 +283,7 @@ static int drop_main(int argc, char **argv)
 	int rc = vk_cli_begin(&cli, &drop_help, drop_table, &o, argc, argv);
 	if (rc >= 0) return rc;
 	path_of(&path, cli.args.v[0], "");
-	rc = o.yes ? run(&cli, "DELETE", vk_buf_cstr(&path), (struct vk_bytes){0}, show_dropped)
+	rc = o.yes ? vk_client_show(&cli, "DELETE", vk_buf_cstr(&path), (struct vk_bytes){0}, show_dropped)
 		   : vk_cli_say(&cli, VK_EXIT_MISUSE, "--yes says that it is meant");
 	vk_buf_free(&path);
 	vk_cli_end(&cli);
@@ -329,10 +298,10 @@ int vk_collections_main(int argc, char **argv)
 	int rc = vk_cli_begin(&cli, &list_help, NULL, NULL, argc, argv);
 	if (rc >= 0) return rc;
 	if (!cli.args.n) {
-		rc = list(&cli);
+		rc = vk_client_show(&cli, "GET", "/collections", (struct vk_bytes){0}, show_list);
 	} else {
 		path_of(&path, cli.args.v[0], "");
-		rc = run(&cli, "GET", vk_buf_cstr(&path), (struct vk_bytes){0}, show_one);
+		rc = vk_client_show(&cli, "GET", vk_buf_cstr(&path), (struct vk_bytes){0}, show_one);
 		vk_buf_free(&path);
 	}
 	vk_cli_end(&cli);

@@ -5,21 +5,6 @@
 #include "server/cli_client.h"
 #include "server/cmd.h"
 
-/* GET path; --json prints the reply as it came, else show() makes tables of it. */
-static int show_path(const struct vk_cli *cli, const char *path, void (*show)(struct vk_json_reply *r))
-{
-	struct vk_client client;
-	struct vk_json_reply reply;
-	int rc = vk_client_open(&client, cli);
-	if (rc) return rc;
-	rc = vk_client_json(&client, "GET", path, (struct vk_bytes){0}, &reply);
-	if (!rc && cli->json) vk_json_reply_print(&reply);
-	else if (!rc) show(&reply);
-	vk_json_reply_free(&reply);
-	vk_client_close(&client);
-	return rc;
-}
-
 /* --- spaces --- */
 
 static const char *price_text(struct vk_json_reply *r, const vk_jv *space)
@@ -47,7 +32,7 @@ static const char *route_text(struct vk_json_reply *r, const vk_jv *space)
 	return text ? text : "";
 }
 
-static void show_spaces(struct vk_json_reply *r)
+static int show_spaces(struct vk_json_reply *r)
 {
 	static const char *const heads[] = {"SPACE", ">DIMS", "ROLES", ">TOKENS", "PRICE/MTOK", "ROUTE", "MODELS", NULL};
 	struct vk_table *t = vk_table_new(heads);
@@ -64,9 +49,10 @@ static void show_spaces(struct vk_json_reply *r)
 		vk_table_cell(t, "%s", vk_reply_list(r, s, "models"));
 	}
 	vk_table_end(t);
+	return 0;
 }
 
-static void show_space(struct vk_json_reply *r)
+static int show_space(struct vk_json_reply *r)
 {
 	const vk_jv *s = r->root;
 	printf("%s\n  dims       %llu%s\n  roles      %s\n  models     %s\n  price      %s per million tokens\n"
@@ -74,6 +60,7 @@ static void show_space(struct vk_json_reply *r)
 	       vk_reply_str(r, s, "id"), (unsigned long long)vk_reply_u64(s, "dims"),
 	       vk_reply_bool(s, "matryoshka") ? " and less (Matryoshka)" : "", vk_reply_list(r, s, "roles"),
 	       vk_reply_list(r, s, "models"), price_text(r, s), vk_reply_str(r, s, "tokenizer"), route_text(r, s));
+	return 0;
 }
 
 static const struct vk_cli_help spaces_help = {
@@ -99,7 +86,7 @@ int vk_spaces_main(int argc, char **argv)
 		vk_buf_putc(&path, '/');
 		vk_url_put(&path, cli.args.v[0], true);
 	}
-	rc = show_path(&cli, vk_buf_cstr(&path), cli.args.n ? show_space : show_spaces);
+	rc = vk_client_show(&cli, "GET", vk_buf_cstr(&path), (struct vk_bytes){0}, cli.args.n ? show_space : show_spaces);
 	vk_buf_free(&path);
 	vk_cli_end(&cli);
 	return rc;
@@ -107,7 +94,7 @@ int vk_spaces_main(int argc, char **argv)
 
 /* --- providers --- */
 
-static void show_providers(struct vk_json_reply *r)
+static int show_providers(struct vk_json_reply *r)
 {
 	static const char *const heads[] = {"PROVIDER", "DIALECT", "LABELS", "BREAKER", ">RUNNING", ">QUEUED",
 					    ">CALLS", ">FAILED", ">RETRIES", ">TOKENS", ">MS", "URL", NULL};
@@ -130,6 +117,7 @@ static void show_providers(struct vk_json_reply *r)
 		vk_table_cell(t, "%s", vk_reply_str(r, p, "base_url"));
 	}
 	vk_table_end(t);
+	return 0;
 }
 
 static const struct vk_cli_help providers_help = {
@@ -146,7 +134,7 @@ int vk_providers_main(int argc, char **argv)
 	struct vk_cli cli;
 	int rc = vk_cli_begin(&cli, &providers_help, NULL, NULL, argc, argv);
 	if (rc >= 0) return rc;
-	rc = show_path(&cli, "/v1/providers", show_providers);
+	rc = vk_client_show(&cli, "GET", "/v1/providers", (struct vk_bytes){0}, show_providers);
 	vk_cli_end(&cli);
 	return rc;
 }
@@ -173,7 +161,7 @@ static void usage_row(struct vk_table *t, struct vk_json_reply *r, const vk_jv *
 	vk_table_cell(t, "%s", vk_show_count(cell, vk_reply_u64(row, "errors")));
 }
 
-static void show_usage(struct vk_json_reply *r)
+static int show_usage(struct vk_json_reply *r)
 {
 	static const char *const heads[] = {"DAY", "SPACE", ">REQUESTS", ">INPUTS", ">HITS", ">MISSES", ">TOKENS",
 					    ">BILLED", ">SAVED", ">PAID", ">NOT PAID", ">ERRORS", NULL};
@@ -182,6 +170,7 @@ static void show_usage(struct vk_json_reply *r)
 		usage_row(t, r, u, vk_reply_str(r, u, "day"));
 	if (vk_jv_len(vk_jv_get(r->root, "data"))) usage_row(t, r, vk_jv_get(r->root, "totals"), "total");
 	vk_table_end(t);
+	return 0;
 }
 
 struct usage_opts {
@@ -227,7 +216,7 @@ int vk_usage_main(int argc, char **argv)
 	} else {
 		if (o.from) vk_buf_printf(&path, "?from=%s", o.from);
 		if (o.to) vk_buf_printf(&path, "%cto=%s", o.from ? '&' : '?', o.to);
-		rc = show_path(&cli, vk_buf_cstr(&path), show_usage);
+		rc = vk_client_show(&cli, "GET", vk_buf_cstr(&path), (struct vk_bytes){0}, show_usage);
 	}
 	vk_buf_free(&path);
 	vk_cli_end(&cli);
