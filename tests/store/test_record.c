@@ -3,15 +3,10 @@
  * byte ever becomes another answer.
  * Method: seeded random records through encode and decode; every single byte of an encoded record
  * flipped; golden files of version 1 decoded, and encoded again to the same bytes.
- * VK_GOLDEN_WRITE=1 writes the golden files (once a version, never again).
  */
-#include "tests/store/util.h"
-
-#include <fcntl.h>
+#include "tests/store/golden.h"
 
 #include "store/record.h"
-
-#define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1"
 
 static void random_head(struct vk_row_head *h, uint8_t inline_bytes[VK_ROW_INLINE_MAX],
 			uint64_t *rng)
@@ -226,36 +221,16 @@ static const struct {
 	const char *name;
 	size_t (*make)(uint8_t *dst);
 } goldens[] = {
-    {"row_head", golden_row_head}, {"journal", golden_journal}, {"totals", golden_totals},
-    {"pool", golden_pool},	   {"usage", golden_usage},	{"canary", golden_canary},
+    {"row_head.bin", golden_row_head}, {"journal.bin", golden_journal}, {"totals.bin", golden_totals},
+    {"pool.bin", golden_pool},	       {"usage.bin", golden_usage},	{"canary.bin", golden_canary},
 };
-
-static size_t read_golden(const char *name, uint8_t *dst, size_t cap)
-{
-	char path[512];
-	snprintf(path, sizeof path, GOLDEN "/%s.bin", name);
-	int fd = open(path, O_RDONLY);
-	if (fd < 0) fail_msg("%s is missing", path);
-	ssize_t n = read(fd, dst, cap);
-	assert_true(n > 0);
-	close(fd);
-	return (size_t)n;
-}
 
 static void test_golden_files_are_what_is_written_today(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) {
-		uint8_t want[4096], got[4096];
-		memset(want, 0, sizeof want);
-		size_t n = goldens[i].make(want);
-		if (getenv("VK_GOLDEN_WRITE")) {
-			char name[64];
-			snprintf(name, sizeof name, "%s.bin", goldens[i].name);
-			assert_int_equal(vk_file_replace(GOLDEN, name, want, n, NULL), VK_OK);
-		}
-		assert_int_equal(read_golden(goldens[i].name, got, sizeof got), n);
-		assert_memory_equal(got, want, n);
+		uint8_t made[4096] = {0};
+		golden_check(goldens[i].name, made, goldens[i].make(made));
 	}
 }
 
@@ -271,7 +246,7 @@ static void test_golden_files_decode(void **state)
 	struct vk_rec_canary canary;
 	struct vk_cache_meta want_meta = meta_of(1536, 42);
 
-	size_t n = read_golden("row_head", b, sizeof b);
+	size_t n = golden_read("row_head.bin", b, sizeof b);
 	key_of(&key, 1, 2, 42);
 	assert_true(vk_row_head_decode(&h, &key, b, n, vk_cpu_best()));
 	same_meta(&h.meta, &want_meta);
@@ -280,24 +255,24 @@ static void test_golden_files_decode(void **state)
 	assert_int_equal(h.provenance[1][15], 0xbb);
 	assert_memory_equal(h.inline_p, "inline bytes", 12);
 
-	n = read_golden("totals", b, sizeof b);
+	n = golden_read("totals.bin", b, sizeof b);
 	assert_true(vk_totals_decode(&totals, b, n, vk_cpu_best()));
 	assert_int_equal(totals.row_bytes, 123456789012);
 	assert_int_equal(totals.journal_seq, 77);
 
-	n = read_golden("pool", b, sizeof b);
+	n = golden_read("pool.bin", b, sizeof b);
 	make_pool(&want_pool);
 	assert_true(vk_rec_pool_decode(&pool, (struct vk_bytes){(char *)b, n}));
 	assert_int_equal(pool.id, 7);
 	assert_int_equal(pool.created_ms, want_pool.created_ms);
 	assert_memory_equal(pool.secret, want_pool.secret, 64);
 
-	n = read_golden("usage", b, sizeof b);
+	n = golden_read("usage.bin", b, sizeof b);
 	make_usage(&want_usage);
 	assert_true(vk_rec_usage_decode(&usage, (struct vk_bytes){(char *)b, n}));
 	assert_memory_equal(&usage, &want_usage, sizeof usage);
 
-	n = read_golden("canary", b, sizeof b);
+	n = golden_read("canary.bin", b, sizeof b);
 	assert_true(vk_rec_canary_decode(&canary, (struct vk_bytes){(char *)b, n}));
 	assert_int_equal(canary.verdict, 2);
 	assert_int_equal(canary.when_ms, -5);
@@ -312,7 +287,7 @@ static void test_golden_journal_decodes(void **state)
 	struct vk_entry_walk w;
 	struct vk_entry_put put;
 	float row[5];
-	size_t n = read_golden("journal", b, sizeof b);
+	size_t n = golden_read("journal.bin", b, sizeof b);
 	assert_true(vk_segment_head_decode(&head, b, n, vk_cpu_best()));
 	assert_int_equal(head.first_seq, 9);
 	const uint8_t *e = b + VK_SEGMENT_HEAD_SIZE;

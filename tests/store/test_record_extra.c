@@ -1,13 +1,12 @@
 /*
  * Goal: sparse vectors and texts decode to what was encoded, version 1 stays readable, and no flipped byte becomes another
  * answer, nor a record under another key. Method: as test_record_point.c: seeded random records through encode and decode,
- * every bit flipped, a golden file encoded again. VK_GOLDEN_WRITE=1 writes it (once a version, never again).
+ * every bit flipped, a golden file encoded again.
  */
-#include "tests/store/util.h"
+#include "tests/store/golden.h"
 
 #include "store/record_extra.h"
 
-#define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1/extra.bin"
 #define ENTRIES 40
 #define TEXT 100
 #define RECORD_MAX 512
@@ -195,19 +194,8 @@ static size_t golden(uint8_t dst[4096])
 static void test_extra_records_of_version_1_stay_as_they_are(void **state)
 {
 	(void)state;
-	uint8_t want[4096], got[4096];
-	size_t n = golden(got);
-	if (getenv("VK_GOLDEN_WRITE")) {
-		FILE *f = fopen(GOLDEN, "wb");
-		assert_non_null(f);
-		assert_int_equal(fwrite(got, 1, n, f), n);
-		fclose(f);
-	}
-	FILE *f = fopen(GOLDEN, "rb");
-	assert_non_null(f);
-	assert_int_equal(fread(want, 1, sizeof want, f), n);
-	fclose(f);
-	assert_memory_equal(want, got, n);
+	uint8_t made[4096];
+	golden_check("extra.bin", made, golden(made));
 }
 
 int main(void)

@@ -1,15 +1,11 @@
 /*
  * Goal: keys of payload indexes sort as their values do, come back as they went, and stay readable.
  * Method: random values of every kind, sorted as values and as bytes; keys of the wrong length refused; the
- * golden file of version 1 read and made again. VK_GOLDEN_WRITE=1 writes it (once a version, never again).
+ * golden file of version 1 read and made again.
  */
-#include "tests/store/util.h"
-
-#include <fcntl.h>
+#include "tests/store/golden.h"
 
 #include "store/record_field.h"
-
-#define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1/field_keys"
 
 static int compare_keys(const struct vk_field_key *a, const struct vk_field_key *b)
 {
@@ -171,17 +167,8 @@ static void test_field_golden_keys_stay(void **state)
 	uint8_t made[4096], kept[4096];
 	struct vk_field_key_parts parts;
 	size_t n = make_golden(made);
-	if (getenv("VK_GOLDEN_WRITE")) {
-		int fd = open(GOLDEN, O_CREAT | O_EXCL | O_WRONLY, 0644);
-		assert_true(fd >= 0 && write(fd, made, n) == (ssize_t)n);
-		close(fd);
-	}
-	int fd = open(GOLDEN, O_RDONLY);
-	assert_true(fd >= 0);
-	ssize_t kept_n = read(fd, kept, sizeof kept);
-	close(fd);
-	assert_int_equal(kept_n, n);
-	assert_memory_equal(kept, made, n);
+	golden_check("field_keys", made, n);
+	golden_read("field_keys", kept, sizeof kept);
 	for (size_t at = 0, i = 0; at < n; at += 1u + kept[at], i++) {
 		assert_true(vk_field_key_read((struct vk_bytes){(char *)kept + at + 1, kept[at]}, &parts));
 		assert_int_equal(parts.chunk, 0xfe00 + i);

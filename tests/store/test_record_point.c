@@ -2,13 +2,11 @@
  * Goal: a point's small records decode to what was encoded, version 1 stays readable, and no flipped byte becomes another
  * answer, nor a record under another key.
  * Method: seeded random records through encode and decode; every single bit of each flipped; a golden file of all of them,
- * encoded again to the same bytes. VK_GOLDEN_WRITE=1 writes it (once a version, never again).
+ * encoded again to the same bytes.
  */
-#include "tests/store/util.h"
+#include "tests/store/golden.h"
 
 #include "store/record_point.h"
-
-#define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1/points.bin"
 
 struct all { /* one of each */
 	uint8_t id[VK_REC_ID_KEY_MAX];
@@ -206,19 +204,8 @@ static size_t golden(uint8_t dst[4096])
 static void test_point_records_of_version_1_stay_as_they_are(void **state)
 {
 	(void)state;
-	uint8_t want[4096], got[4096];
-	size_t n = golden(got);
-	if (getenv("VK_GOLDEN_WRITE")) {
-		FILE *f = fopen(GOLDEN, "wb");
-		assert_non_null(f);
-		assert_int_equal(fwrite(got, 1, n, f), n);
-		fclose(f);
-	}
-	FILE *f = fopen(GOLDEN, "rb");
-	assert_non_null(f);
-	assert_int_equal(fread(want, 1, sizeof want, f), n);
-	fclose(f);
-	assert_memory_equal(want, got, n);
+	uint8_t made[4096];
+	golden_check("points.bin", made, golden(made));
 }
 
 int main(void)

@@ -3,13 +3,10 @@
  * no flipped bit passes the check, nor a record under another key. Blocks hardly waste a page, and rows stand
  * where they are aligned. Method: seeded random records of several shapes; every single bit of small ones
  * flipped, random bits of large ones; a golden file of one of each, encoded again to the same bytes.
- * VK_GOLDEN_WRITE=1 writes it (once a version, never again).
  */
-#include "tests/store/util.h"
+#include "tests/store/golden.h"
 
 #include "store/record_vset.h"
-
-#define GOLDEN VK_SOURCE_DIR "/tests/store/golden/v1/vset.bin"
 
 static const struct vk_rec_block_shape shapes[] = {
     {.kind = VK_REC_BLOCK_ROWS, .dtype = VK_DTYPE_F32, .set = 1, .space = 7, .dims = 64, .block = 3},
@@ -237,32 +234,23 @@ static size_t golden_bytes(uint8_t *dst)
 static void test_golden_records_of_version_1_are_encoded_as_ever(void **state)
 {
 	(void)state;
-	uint8_t *want = malloc(1 << 20), *got = malloc(1 << 20);
-	size_t n = golden_bytes(want);
-	if (getenv("VK_GOLDEN_WRITE")) {
-		FILE *f = fopen(GOLDEN, "wb");
-		assert_non_null(f);
-		assert_int_equal(fwrite(want, 1, n, f), n);
-		fclose(f);
-	}
-	FILE *f = fopen(GOLDEN, "rb");
-	assert_non_null(f);
-	assert_int_equal(fread(got, 1, 1 << 20, f), n);
-	fclose(f);
-	assert_memory_equal(got, want, n);
+	uint8_t *made = malloc(1 << 20), *kept = malloc(1 << 20);
+	size_t n = golden_bytes(made);
+	golden_check("vset.bin", made, n);
+	golden_read("vset.bin", kept, 1 << 20);
 	/* And what lies in the file decodes. */
 	uint8_t *page = new_page();
 	size_t at = 0;
 	for (size_t k = 0; k < 4; k++) {
 		struct vk_rec_block_layout l;
 		vk_rec_block_layout(&l, &shapes[k], 3);
-		memcpy(page, got + at, l.size);
+		memcpy(page, kept + at, l.size);
 		assert_true(decodes(&shapes[k], page, l.size));
 		at += l.size;
 	}
 	free_page(page);
-	free(want);
-	free(got);
+	free(made);
+	free(kept);
 }
 
 int main(void)
