@@ -58,6 +58,8 @@ struct vk_graph_source { /* the rows of a bulk build */
 	uint32_t n;
 	/* Row i (dims floats) and its label. Any thread, any order, more than once. */
 	enum vk_status (*row)(void *arg, uint32_t i, float *dst, uint32_t *label);
+	/* NULL, or called once when no row will be asked for any more (long before a build ends): what row() reads from can go. */
+	void (*rows_done)(void *arg);
 	void *arg;
 };
 
