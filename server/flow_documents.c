@@ -23,6 +23,14 @@
 #define CHUNK_FIELDS "text id payload vector"
 #define BODY_FIELDS "chunks payload model using"
 
+/* How often a text came before: open addressing over at least twice as many cells as chunks, so a walk is short. */
+struct repeats {
+	uint32_t *cell;  /* 1 + the place of the text's first chunk; 0: free */
+	uint32_t *times; /* by that place: how often so far */
+	size_t mask;
+	uint64_t seed;   /* fresh, so that nobody aims his chunks at one cell */
+};
+
 struct doc {
 	struct vk_bytes id;
 	const struct vk_vector_conf *vector;
@@ -30,6 +38,7 @@ struct doc {
 	struct vk_point_in *point;
 	struct vk_bytes *text;
 	size_t n;
+	struct repeats repeats;
 	struct vk_op_in op[2];
 };
 
@@ -80,14 +89,32 @@ static enum vk_status make_filter(struct vk_qd *q, struct doc *d, bool all, stru
 	return st ? st : vk_filter_parse(&q->req->arena, vk_json_root(q->made[0]), f, err);
 }
 
-static enum vk_status chunk_id(struct vk_qd *q, struct doc *d, size_t i, struct vk_error *err)
+static bool new_repeats(struct repeats *r, struct vk_arena *a, size_t chunks)
+{
+	size_t cells = 4;
+	while (cells < 2 * chunks) cells *= 2;
+	r->cell = vk_arena_calloc(a, cells, sizeof *r->cell);
+	r->times = vk_arena_calloc(a, chunks + 1, sizeof *r->times);
+	r->mask = cells - 1;
+	vk_random(&r->seed, sizeof r->seed);
+	return r->cell && r->times;
+}
+
+/* Once for every chunk, in their order; those that bring an id count, too. */
+static uint32_t times_before(struct repeats *r, const struct vk_bytes *text, size_t i)
+{
+	size_t at = vk_hash64(r->seed, text[i].p, text[i].n) & r->mask;
+	while (r->cell[at] && !vk_bytes_eq(text[r->cell[at] - 1], text[i])) at = (at + 1) & r->mask;
+	if (!r->cell[at]) r->cell[at] = (uint32_t)i + 1;
+	return r->times[r->cell[at] - 1]++;
+}
+
+static enum vk_status chunk_id(struct vk_qd *q, struct doc *d, size_t i, uint32_t before, struct vk_error *err)
 {
 	struct vk_sha256 s;
 	uint8_t hash[VK_SHA256_SIZE], *key = vk_arena_alloc(&q->req->arena, 17);
-	uint32_t before = 0;
-	if (!key) return vk_fail(err, VK_E_NOMEM, "out of memory");
-	for (size_t j = 0; j < i; j++) before += vk_bytes_eq(d->text[j], d->text[i]);
 	uint8_t n[4];
+	if (!key) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	vk_put_u32le(n, before);
 	vk_sha256_init(&s);
 	vk_sha256_update(&s, "veckeep-chunk\1", 14);
@@ -154,9 +181,10 @@ static enum vk_status read_chunk(struct vk_qd *q, struct doc *d, struct vk_jw *w
 	enum vk_status st = read_text_and_vector(q, d, m, i, err);
 	if (!st && vk_jv_type(m) == VK_J_OBJECT) st = vk_qd_fields(m, CHUNK_FIELDS, err);
 	if (!st) st = check_payload(own, "a chunk's payload", err);
-	if (!st)
-		st = id && vk_jv_type(id) != VK_J_NULL ? vk_id_read(&q->req->arena, id, &d->point[i].id, err)
-						       : chunk_id(q, d, i, err);
+	if (st) return st;
+	uint32_t before = times_before(&d->repeats, d->text, i);
+	st = id && vk_jv_type(id) != VK_J_NULL ? vk_id_read(&q->req->arena, id, &d->point[i].id, err)
+					       : chunk_id(q, d, i, before, err);
 	if (st) return st;
 	vk_jw_object(w);
 	copy_members(w, common, own, text_from);
@@ -217,7 +245,7 @@ static enum vk_status read_body(struct vk_qd *q, struct doc *d, struct vk_error 
 	size_t *end = vk_arena_calloc(a, d->n + 1, sizeof *end);
 	d->point = vk_arena_calloc(a, d->n + 1, sizeof *d->point);
 	d->text = vk_arena_calloc(a, d->n + 1, sizeof *d->text);
-	if (!end || !d->point || !d->text) return vk_fail(err, VK_E_NOMEM, "out of memory");
+	if (!end || !d->point || !d->text || !new_repeats(&d->repeats, a, d->n)) return vk_fail(err, VK_E_NOMEM, "out of memory");
 	vk_buf_init(&json, (size_t)256 << 20);
 	vk_jw_init(&w, &json);
 	vk_jw_array(&w);

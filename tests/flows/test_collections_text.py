@@ -1,5 +1,9 @@
 """Text in place of vectors, and the space that a vector belongs to (DESIGN section 1). Method: the fake provider's vectors are a
 function of space, role and text, so every score and every stored vector can be computed here; what was bought is counted there."""
+import hashlib
+import struct
+import uuid
+
 import numpy as np
 import pytest
 
@@ -201,6 +205,25 @@ def test_a_document_is_replaced_and_only_what_changed_is_bought(spaced, fake):
     assert [c["payload"]["text"] for c in chunks] == ["intro", "body, changed", "end"]
     assert [c["payload"]["chunk"] for c in chunks] == [0, 1, 2]
     assert info(spaced)["points_count"] == 3
+
+
+def chunk_id(doc, text, before):
+    made = hashlib.sha256(b"veckeep-chunk\1" + doc.encode() + b"\0" + struct.pack("<I", before) + text.encode()).digest()
+    made = bytearray(made[:16])
+    made[6] = made[6] & 0x0F | 0x80
+    made[8] = made[8] & 0x3F | 0x80
+    return str(uuid.UUID(bytes=bytes(made)))
+
+
+def test_a_chunks_id_is_made_of_its_document_its_text_and_its_repeat(spaced):
+    """Points of a document must be found again by every later release, so the ids are written down here."""
+    texts = [f"text {i * i % 37}" for i in range(300)]
+    chunks = [{"text": t, "id": 1000 + i} if i % 11 == 3 else t for i, t in enumerate(texts)]
+    want = [1000 + i if i % 11 == 3 else chunk_id("manual", t, texts[:i].count(t)) for i, t in enumerate(texts)]
+    assert document(spaced, "manual", chunks)["result"]["added"] == len(set(want)) == 300
+    got = spaced.get("/collections/docs/documents/manual").json()["result"]["chunks"]
+    assert [c["id"] for c in got] == want
+    assert [c["payload"]["text"] for c in got] == texts
 
 
 def test_documents_do_not_touch_each_other(spaced):
