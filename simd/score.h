@@ -48,6 +48,18 @@ struct vk_kernels {
 	/* 8-bit codes (simd/code.h): out[i] = sum q[j] * code[i][j], q signed, codes unsigned; exact. */
 	void (*code_dot)(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims,
 			 int32_t *out);
+	/* The same for nq queries: out[j * out_stride + i] = q[j] by row i. Queries are padded with zeros to a
+	 * multiple of 64 dims; rows are read up to dims. Fastest where the rows are in the second-level cache
+	 * and n is a multiple of 64. Takes up to 32 KB of stack. */
+	void (*code_dots)(const int8_t *const *q, size_t nq, const uint8_t *codes, size_t stride, size_t n,
+			  size_t dims, int32_t *out, size_t out_stride);
+	/* The same for rows that do not lie in order: out[i] = q by code[i]. q is padded with zeros to a
+	 * multiple of 64 dims. Prefetches nothing: the caller knows earlier what comes. */
+	void (*code_dot_at)(const int8_t *q, const uint8_t *const *code, size_t n, size_t dims, int32_t *out);
+	/* 4-bit codes: 64 bytes a block of 128 dims, byte j of a block holds dim j in its low and dim j + 64 in
+	 * its high bits. Rows and query are padded with zeros to whole blocks, which are read whole. Exact, no
+	 * prefetch. */
+	void (*nibble_dot_at)(const int8_t *q, const uint8_t *const *code, size_t n, size_t dims, int32_t *out);
 
 	void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n); /* nearest even; overflow gives infinity */
 	void (*f16_to_f32)(float *dst, const uint16_t *src, size_t n);

@@ -335,6 +335,6 @@ LEVEL static size_t at_least(const float *rank, size_t n, float floor, uint32_t 
 	return kept;
 }
 
-const struct vk_kernels vk_kernels_avx2 = VK_KERNELS_TABLE(VK_CPU_AVX2);
+const struct vk_kernels vk_kernels_avx2 = VK_KERNELS_TABLE(VK_CPU_AVX2, avx2);
 
 #endif

@@ -268,6 +268,6 @@ LEVEL static size_t at_least(const float *rank, size_t n, float floor, uint32_t 
 	return kept;
 }
 
-const struct vk_kernels vk_kernels_avx512 = VK_KERNELS_TABLE(VK_CPU_AVX512);
+const struct vk_kernels vk_kernels_avx512 = VK_KERNELS_TABLE(VK_CPU_AVX512, avx512);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "simd/code_levels.h"
 #include "simd/score.h"
 
 enum { KIND_DOT, KIND_L2, KIND_L1, KIND_HAMMING };
@@ -21,6 +22,7 @@ extern const struct vk_kernels vk_kernels_scalar;
 extern const struct vk_kernels vk_kernels_avx2, vk_kernels_avx512;
 #elif defined(__aarch64__)
 extern const struct vk_kernels vk_kernels_neon;
+bool vk_neon_dotprod(void); /* has this CPU UDOT and SDOT? */
 #endif
 
 /* The scalar meaning of what twins use for their rest. */
@@ -162,10 +164,11 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 		}                                                                                       \
 	} while (0)
 
-/* A level's table: every level names its kernels alike. What is not named stays NULL. */
+/* A level's table: every level names its kernels alike, those of code_<level>.c by `suffix`. What is not named
+ * stays NULL. */
 #define VK_SCORE_ENTRY(name, group, kind, dtype, length) [kind][dtype] = name,
 #define VK_SCORE_ENTRY_AT(name, group, kind, dtype, length) [kind][dtype] = name##_at,
-#define VK_KERNELS_TABLE(which)                                                                         \
+#define VK_KERNELS_TABLE(which, suffix)                                                                 \
 	{                                                                                               \
 		.level = which,                                                                         \
 		.score = {VK_SCORE_EACH(VK_SCORE_ENTRY)},                                               \
@@ -173,6 +176,8 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 		.code_dot = code_dot, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,               \
 		.f32_to_u8 = f32_to_u8, .f32_to_bits = f32_to_bits, .f32_min_max = f32_min_max,         \
 		.at_least = at_least,                                                                   \
+		.code_dots = vk_code_dots_##suffix, .code_dot_at = vk_code_dot_at_##suffix,             \
+		.nibble_dot_at = vk_nibble_dot_at_##suffix,                                             \
 	}
 
 #endif

@@ -24,7 +24,7 @@
 #define EACH_ROW _Pragma("GCC unroll 4") for (int r = 0; r < ROWS; r++)
 #define EACH_PART _Pragma("GCC unroll 8") for (size_t p = 0; p < 8; p++)
 
-static bool has_dotprod(void)
+bool vk_neon_dotprod(void)
 {
 	static atomic_int known; /* 0: not asked yet */
 	int got = atomic_load_explicit(&known, memory_order_relaxed);
@@ -205,7 +205,7 @@ DOTPROD static void dot_i8_fast(const uint8_t *q, const struct vk_score_group *g
 INLINE void byte_group(int kind, enum vk_dtype t, const void *q, const struct vk_score_group *g, size_t bytes,
 		       float raw[ROWS])
 {
-	if (kind != KIND_DOT || !has_dotprod()) byte_plain(kind, t, q, g, bytes, raw);
+	if (kind != KIND_DOT || !vk_neon_dotprod()) byte_plain(kind, t, q, g, bytes, raw);
 	else if (t == VK_DTYPE_I8) dot_i8_fast(q, g, bytes, raw);
 	else dot_u8_fast(q, g, bytes, raw);
 }
@@ -256,7 +256,7 @@ DOTPROD static void code_fast(const uint8_t *q, const struct vk_score_group *g, 
 
 static void code_group(const int8_t *q, const struct vk_score_group *g, size_t dims, int32_t out[ROWS])
 {
-	if (has_dotprod()) code_fast((const uint8_t *)q, g, dims, out);
+	if (vk_neon_dotprod()) code_fast((const uint8_t *)q, g, dims, out);
 	else code_plain((const uint8_t *)q, g, dims, out);
 }
 
@@ -343,6 +343,6 @@ static size_t at_least(const float *rank, size_t n, float floor, uint32_t *idx)
 	return kept;
 }
 
-const struct vk_kernels vk_kernels_neon = VK_KERNELS_TABLE(VK_CPU_NEON);
+const struct vk_kernels vk_kernels_neon = VK_KERNELS_TABLE(VK_CPU_NEON, neon);
 
 #endif

@@ -218,4 +218,4 @@ static size_t at_least(const float *rank, size_t n, float floor, uint32_t *idx)
 	return kept;
 }
 
-const struct vk_kernels vk_kernels_scalar = VK_KERNELS_TABLE(VK_CPU_SCALAR);
+const struct vk_kernels vk_kernels_scalar = VK_KERNELS_TABLE(VK_CPU_SCALAR, scalar);

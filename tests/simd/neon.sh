@@ -12,7 +12,7 @@ CC=${CC_ARM64:-aarch64-linux-gnu-gcc}
 QEMU=${QEMU_ARM64:-qemu-aarch64}
 FLAGS=(-std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -fno-math-errno
 	-ffp-contract=off -D_GNU_SOURCE -I.)
-TESTS=(crc32c base64 vec score code)
+TESTS=(crc32c base64 vec score code code_dots)
 
 mkdir -p "$DIR"
 objects=()
