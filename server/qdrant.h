@@ -168,6 +168,9 @@ enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_vi
  * spaces. written: rows of a write; else a query's. (server/spaces.c) */
 enum vk_status vk_qd_raw(struct vk_qd *q, struct vk_colconf *cc, const struct vk_vector_conf *conf, const float *row, bool write,
 			 struct vk_error *err);
+/* May rows (text: made of texts) of `space` join the vector, or be compared with it (write false)? As v says; the 409 that names both
+ * spaces, or the 409 for text among raw rows. Raw rows of a known space may join raw ones. (server/spaces.c) */
+enum vk_status vk_qd_joins(const struct vk_vector_conf *v, const char *space, bool text, bool write, struct vk_error *err);
 /* A vector's name for errors: the unnamed one is `default`. */
 static inline const char *vk_qd_shown(const struct vk_vector_conf *v)
 {

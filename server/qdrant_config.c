@@ -471,7 +471,8 @@ enum vk_status vk_qd_config_check(const struct vk_qd_edit *e, struct vk_error *e
 	case VK_QD_SPARSE_ADD: return check_new_sparse(e->body, e->name, err);
 	case VK_QD_INDEX_ADD: return check_index(e, err);
 	case VK_QD_VECTOR_DROP:
-	case VK_QD_INDEX_DROP: break;
+	case VK_QD_INDEX_DROP:
+	case VK_QD_FOUND: break;
 	}
 	return VK_OK;
 }

@@ -112,30 +112,62 @@ static enum vk_status find_space(const struct writer *x, struct vk_bytes name, s
 	return VK_OK;
 }
 
+struct binding {
+	const char *space; /* NULL: none */
+	uint32_t space_id;
+	bool raw;
+};
+
+/* The space that the client names, when he names one. */
+static enum vk_status take_wanted(const struct writer *x, struct vk_bytes name, uint64_t dims, struct binding *b)
+{
+	const struct vk_space *s = NULL;
+	struct vk_bytes id;
+	if (!vk_jv_str(wanted_space(x, name), &id) || !id.n) return VK_OK;
+	enum vk_status st = find_space(x, name, id, dims, &s);
+	if (st) return st;
+	if (b->space && strcmp(b->space, s->id) != 0)
+		return vk_fail(x->err, VK_E_CONFLICT,
+			       "Conflict: vector `%s` is bound to space %s and cannot be bound to %s: vectors of two spaces do not "
+			       "compare. Re-embed it into a new vector or collection.", shown_name(name), b->space, s->id);
+	b->space = s->id;
+	b->space_id = s->num;
+	return VK_OK;
+}
+
+/* What a write found out. It was judged by the config that the request came under; since then another one may have bound the vector, or
+ * brought raw rows, so it is judged again by this moment's: here nobody comes between. */
+static enum vk_status take_found(const struct writer *x, const struct vk_vector_conf *was, struct binding *b)
+{
+	const struct vk_qd_found *f = is_edit(x, VK_QD_FOUND) ? x->e->found : NULL, *end = f ? f + x->e->found_n : NULL;
+	while (f < end && strcmp(f->name, was->name) != 0) f++;
+	if (f == end) return VK_OK;
+	enum vk_status st = f->space ? vk_qd_joins(was, f->space, f->text, true, x->err) : VK_OK;
+	if (st) return st;
+	b->raw |= f->raw;
+	if (!f->space || b->space || b->raw) return VK_OK;
+	const struct vk_space *s = vk_registry_space(x->registry, vk_bytes_of(f->space));
+	b->space = f->space;
+	b->space_id = s ? s->num : 0; /* cached rows of a space that is configured no more */
+	return VK_OK;
+}
+
 /* {"set", "space", "space_id", "raw"} and what else was there. was NULL: a new vector. */
 static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t dims, const struct vk_vector_conf *was)
 {
 	const vk_jv *old = was ? vk_jv_get(was->json, "veckeep") : NULL;
-	const struct vk_space *s = NULL;
-	const char *space = was ? was->space : NULL;
-	struct vk_bytes id;
-	if (vk_jv_str(wanted_space(x, name), &id) && id.n) {
-		enum vk_status st = find_space(x, name, id, dims, &s);
-		if (st) return st;
-		if (space && strcmp(space, s->id) != 0)
-			return vk_fail(x->err, VK_E_CONFLICT,
-				       "Conflict: vector `%s` is bound to space %s and cannot be bound to %s: vectors of two spaces do not "
-				       "compare. Re-embed it into a new vector or collection.", shown_name(name), space, s->id);
-		space = s->id;
-	}
+	struct binding b = {0};
+	if (was) b = (struct binding){was->space, was->set.space, was->raw};
+	enum vk_status st = take_wanted(x, name, dims, &b);
+	if (!st && was) st = take_found(x, was, &b);
+	if (st) return st;
 	vk_jw_key(x->w, "veckeep");
 	vk_jw_object(x->w);
 	vk_jw_key(x->w, "set");
 	vk_jw_u64(x->w, was ? was->set.id : x->next_set++);
-	vk_jw_kv(x->w, "space", space);
-	vk_jw_key(x->w, "space_id");
-	vk_jw_u64(x->w, s ? s->num : was ? was->set.space : 0);
-	vk_jw_kb(x->w, "raw", was && was->raw);
+	vk_jw_kv(x->w, "space", b.space);
+	vk_jw_ki(x->w, "space_id", b.space_id);
+	vk_jw_kb(x->w, "raw", b.raw);
 	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
 		if (!in_list(vk_jv_key(m), "set space space_id raw")) vk_jw_member(x->w, m);
 	vk_jw_object_end(x->w);
@@ -399,11 +431,12 @@ static enum vk_status put_ttl(struct writer *x)
 static enum vk_status put_ours(struct writer *x)
 {
 	const vk_jv *old = vk_jv_get(x->old, "veckeep");
+	const char *found = is_edit(x, VK_QD_FOUND) && !x->now->text_from ? x->e->text_from : NULL;
 	const vk_jv *from = ours_or_old(x, "text_from"), *mode = ours_or_old(x, "provenance"), *pool = vk_jv_get(old, "pool");
 	vk_jw_key(x->w, "veckeep");
 	vk_jw_object(x->w);
 	vk_jw_key(x->w, "text_from");
-	if (absent(from)) vk_jw_null(x->w);
+	if (absent(from)) vk_jw_cstr(x->w, found);
 	else vk_jw_value(x->w, from);
 	vk_jw_key(x->w, "provenance");
 	if (absent(mode)) vk_jw_cstr(x->w, "warn");
@@ -493,6 +526,7 @@ static enum vk_status check_now(const struct vk_qd_edit *e, const struct vk_colc
 		return VK_OK;
 	case VK_QD_VECTOR_DROP: /* what is not there is gone */
 	case VK_QD_INDEX_DROP:
+	case VK_QD_FOUND: /* judged vector by vector, as it is written */
 	case VK_QD_UPDATE: break;
 	}
 	return VK_OK;

@@ -10,8 +10,9 @@
 #include "embed/key.h"
 #include "index/text_source.h"
 #include "server/qdrant.h"
+#include "server/qdrant_config.h"
 
-enum { BIND_SPACE = 1, BIND_RAW = 2 };
+enum { BIND_SPACE = 1, BIND_RAW = 2, BIND_TEXT = 4 };
 
 struct vk_qd_bind { /* what this request found out about one vector of its collection */
 	const struct vk_vector_conf *vector;
@@ -47,29 +48,38 @@ static enum vk_status other_space(const struct vk_vector_conf *v, const char *mi
 			     theirs);
 }
 
-/* A row or text of `space` goes into the vector. */
-enum vk_status vk_qd_meets(struct vk_qd *q, const struct vk_vector_conf *v, const char *space, bool text, bool write,
-			    struct vk_error *err)
+static const char *what_came(bool text)
 {
-	const char *what = text ? "the text's model makes vectors" : "this vector is";
+	return text ? "the text's model makes vectors" : "this vector is";
+}
+
+enum vk_status vk_qd_joins(const struct vk_vector_conf *v, const char *space, bool text, bool write, struct vk_error *err)
+{
 	if (v->space)
-		return strcmp(v->space, space) == 0 ? VK_OK : other_space(v, v->space, space, what, write, err);
-	if (!write) return VK_OK;
-	if (v->raw && text)
+		return strcmp(v->space, space) == 0 ? VK_OK : other_space(v, v->space, space, what_came(text), write, err);
+	if (write && v->raw && text)
 		return vk_fail_param(err, VK_E_CONFLICT, "space_unknown", NULL,
 				     "Conflict: vector `%s` holds raw vectors of no known space, so text cannot join them. If "
 				     "they are of space %s, say so: PATCH the collection with metadata "
 				     "{\"veckeep\": {\"spaces\": {\"%s\": \"%s\"}}}.",
 				     vk_qd_shown(v), space, v->name, space);
-	if (v->raw) return VK_OK;
+	return VK_OK;
+}
+
+/* A row or text of `space` goes into the vector. */
+enum vk_status vk_qd_meets(struct vk_qd *q, const struct vk_vector_conf *v, const char *space, bool text, bool write,
+			    struct vk_error *err)
+{
+	enum vk_status st = vk_qd_joins(v, space, text, write, err);
+	if (st || v->space || v->raw || !write) return st;
 	struct vk_qd_bind *b = bind_of(q, v);
 	if (!b) return vk_fail(err, VK_E_NOMEM, "out of memory");
-	if (b->space && strcmp(b->space, space) != 0) return other_space(v, b->space, space, what, write, err);
+	if (b->space && strcmp(b->space, space) != 0) return other_space(v, b->space, space, what_came(text), write, err);
 	if (!b->space) b->space = vk_arena_strndup(&q->req->arena, space, strlen(space));
 	if (b->what & BIND_RAW && text)
 		return vk_fail_param(err, VK_E_CONFLICT, "space_unknown", NULL,
 				     "Conflict: one request holds text and vectors of no known space for vector `%s`.", vk_qd_shown(v));
-	b->what |= BIND_SPACE;
+	b->what |= BIND_SPACE | (text ? BIND_TEXT : 0);
 	return b->space ? VK_OK : vk_fail(err, VK_E_NOMEM, "out of memory");
 }
 
@@ -125,92 +135,6 @@ enum vk_status vk_qd_raw(struct vk_qd *q, struct vk_colconf *cc, const struct vk
 
 /* --- making the config say it --- */
 
-struct settle {
-	struct vk_qd *q;
-	const char *text_from;
-	struct vk_registry *registry;
-};
-
-static const struct vk_qd_bind *bind_named(const struct vk_qd *q, struct vk_bytes name)
-{
-	for (const struct vk_qd_bind *b = q->binds; b; b = b->next)
-		if (vk_bytes_is(name, b->vector->name)) return b;
-	return NULL;
-}
-
-/* A vector's own veckeep object with what is known of it now. */
-static enum vk_status write_vector_own(struct settle *s, struct vk_jw *w, const struct vk_vector_conf *now, const vk_jv *own, const struct vk_qd_bind *b, struct vk_error *err)
-{
-	const char *space = now->space;
-	bool raw = now->raw || (b && b->what & BIND_RAW);
-	if (b && b->what & BIND_SPACE && b->space) {
-		if (now->space && strcmp(now->space, b->space) != 0)
-			return other_space(now, now->space, b->space, "this request's vectors are", true, err);
-		if (!now->raw && !(b->what & BIND_RAW)) space = b->space;
-	}
-	const struct vk_space *sp = space ? vk_registry_space(s->registry, vk_bytes_of(space)) : NULL;
-	vk_jw_object(w);
-	for (const vk_jv *m = vk_jv_first(own); m; m = vk_jv_next(m)) {
-		struct vk_bytes k = vk_jv_key(m);
-		if (!vk_bytes_is(k, "space") && !vk_bytes_is(k, "raw") && !vk_bytes_is(k, "space_id")) vk_jw_member(w, m);
-	}
-	vk_jw_kv(w, "space", space);
-	if (sp) vk_jw_ki(w, "space_id", sp->num);
-	vk_jw_kb(w, "raw", raw);
-	vk_jw_object_end(w);
-	return VK_OK;
-}
-
-static enum vk_status write_vectors(struct settle *s, struct vk_jw *w, const struct vk_colconf *now, const vk_jv *vectors, struct vk_error *err)
-{
-	enum vk_status st = VK_OK;
-	vk_jw_object(w);
-	for (const vk_jv *v = vk_jv_first(vectors); v && !st; v = vk_jv_next(v)) {
-		struct vk_bytes name = vk_jv_key(v);
-		const struct vk_vector_conf *conf = vk_colconf_vector(now, name);
-		vk_jw_key(w, name.p);
-		vk_jw_object(w);
-		for (const vk_jv *m = vk_jv_first(v); m && !st; m = vk_jv_next(m)) {
-			if (!vk_bytes_is(vk_jv_key(m), "veckeep")) {
-				vk_jw_member(w, m);
-				continue;
-			}
-			vk_jw_key(w, "veckeep");
-			st = write_vector_own(s, w, conf, m, bind_named(s->q, name), err);
-		}
-		vk_jw_object_end(w);
-	}
-	vk_jw_object_end(w);
-	return st;
-}
-
-static enum vk_status edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
-{
-	struct settle *s = arg;
-	struct vk_jw w;
-	enum vk_status st = VK_OK;
-	vk_jw_init(&w, json);
-	vk_jw_object(&w);
-	for (const vk_jv *m = vk_jv_first(now->root); m && !st; m = vk_jv_next(m)) {
-		struct vk_bytes k = vk_jv_key(m);
-		if (vk_bytes_is(k, "vectors")) {
-			vk_jw_key(&w, "vectors");
-			st = write_vectors(s, &w, now, m, err);
-		} else if (vk_bytes_is(k, "veckeep") && s->text_from && !now->text_from) {
-			vk_jw_key(&w, "veckeep");
-			vk_jw_object(&w);
-			for (const vk_jv *o = vk_jv_first(m); o; o = vk_jv_next(o))
-				if (!vk_bytes_is(vk_jv_key(o), "text_from")) vk_jw_member(&w, o);
-			vk_jw_kv(&w, "text_from", s->text_from);
-			vk_jw_object_end(&w);
-		} else {
-			vk_jw_member(&w, m);
-		}
-	}
-	if (!st) vk_jw_object_end(&w);
-	return st;
-}
-
 static const char *find_text_from(const struct vk_op_in *ops, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -228,21 +152,29 @@ static bool is_news(const struct vk_qd_bind *b)
 	return b->what & BIND_SPACE && !b->vector->space && !b->vector->raw;
 }
 
+static enum vk_status tell_config(struct vk_qd *q, const char *text_from, struct vk_error *err)
+{
+	struct vk_qd_found found[VK_VECTORS_MAX]; /* there is one bind a vector */
+	struct vk_qd_edit e = {.app = q->app, .kind = VK_QD_FOUND, .found = found, .text_from = text_from};
+	for (const struct vk_qd_bind *b = q->binds; b; b = b->next)
+		found[e.found_n++] = (struct vk_qd_found){.name = b->vector->name, .space = b->what & BIND_SPACE ? b->space : NULL,
+							  .text = b->what & BIND_TEXT, .raw = b->what & BIND_RAW};
+	e.registry = vk_app_registry(q->app);
+	enum vk_status st = vk_collection_configure(q->c, vk_qd_config_edit, &e, false, err);
+	vk_registry_unref(e.registry);
+	return st;
+}
+
 enum vk_status vk_qd_settle(struct vk_qd *q, const struct vk_op_in *ops, size_t n, struct vk_error *err)
 {
-	struct settle s = {.q = q};
 	bool news = false;
 	uint64_t unknown = 0;
-	if (!q->conf->text_from) s.text_from = find_text_from(ops, n);
+	const char *text_from = q->conf->text_from ? NULL : find_text_from(ops, n);
 	for (const struct vk_qd_bind *b = q->binds; b; b = b->next) {
 		news |= is_news(b);
 		unknown += b->unknown;
 	}
 	if (unknown && q->conf->provenance == VK_PROVENANCE_WARN)
 		vk_reply_headerf(q->req, "x-veckeep-unknown-vectors", "%llu", (unsigned long long)unknown);
-	if (!news && !s.text_from) return VK_OK;
-	s.registry = vk_app_registry(q->app);
-	enum vk_status st = vk_collection_configure(q->c, edit, &s, false, err);
-	vk_registry_unref(s.registry);
-	return st;
+	return news || text_from ? tell_config(q, text_from, err) : VK_OK;
 }

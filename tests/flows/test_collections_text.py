@@ -2,6 +2,7 @@
 function of space, role and text, so every score and every stored vector can be computed here; what was bought is counted there."""
 import hashlib
 import struct
+import threading
 import uuid
 
 import numpy as np
@@ -130,6 +131,99 @@ def test_unknown_vectors_are_taken_counted_or_refused_as_the_collection_says(spa
     put(spaced, "/collections/strict/points?wait=true", {"points": [{"id": 1, "vector": row}]})
     make(spaced, "loose", metadata={"veckeep": {"provenance": "off"}})
     put(spaced, "/collections/loose/points?wait=true", {"points": [{"id": 1, "vector": unknown}]})
+
+
+# ---- what became of the vector while a text was being embedded ----
+
+UNKNOWN = [0.5] * 8
+
+
+def put_while(server, fake, point, slow, between):
+    """Upserts a point whose text `slow` takes two seconds to embed, calls between() meanwhile: the request was judged by a config
+    that is another one when it is written. Gives its reply."""
+    fake.fault("delay", ms=2000, match=slow)
+    got = []
+
+    def ask():
+        got.append(server.client().request("PUT", "/collections/docs/points?wait=true", {"points": [point]}, server.headers()))
+
+    t = threading.Thread(target=ask)
+    t.start()
+    fake.wait_in_flight(1)
+    between()
+    assert not got, "the text was there too soon: nothing was tested"
+    t.join()
+    fake.clear()
+    return got[0]
+
+
+def test_a_text_is_refused_when_raw_rows_came_while_it_was_embedded(spaced, fake):
+    """It was written without a word, unbound, among rows of another origin."""
+    point = {"id": 1, "vector": {"text": "slow", "model": "m"}}
+    got = put_while(spaced, fake, point, "slow",
+                    lambda: put(spaced, "/collections/docs/points?wait=true", {"points": [{"id": 2, "vector": UNKNOWN}]}))
+    assert got.status == 409, got.body
+    assert got.json()["status"]["error"] == upsert_texts(spaced, ["later"], status=409)["status"]["error"], "the words of any text"
+    assert own(spaced)["vectors"][""]["space"] is None and own(spaced)["vectors"][""]["raw"] is True
+    assert info(spaced)["points_count"] == 1
+    spaced._client.request("PATCH", "/collections/docs", {"metadata": {"veckeep": {"spaces": {"": "test/a@1"}}}}, {})
+    put(spaced, "/collections/docs/points?wait=true", {"points": [point]})
+    assert fake.count("slow") == 1, "what was bought is kept"
+
+
+def test_a_text_is_refused_when_another_space_came_while_it_was_embedded(spaced, fake):
+    """The refusal left a key without its value in the config's text, and the assertion on that ended the server."""
+    got = put_while(spaced, fake, {"id": 1, "vector": {"text": "slow", "model": "m"}}, "slow",
+                    lambda: upsert_texts(spaced, ["quick"], model="n"))
+    assert got.status == 409 and "test/a@1" in got.body.decode() and "test/b@1" in got.body.decode()
+    assert own(spaced)["vectors"][""]["space"] == "test/b@1" and info(spaced)["points_count"] == 1
+
+
+def test_a_known_row_joins_raw_rows_that_came_meanwhile(serve, fake):
+    """As it does when they were there before: only text may not."""
+    server = serve(two_spaces(fake))
+    one = {"size": 8, "distance": "Cosine"}
+    put(server, "/collections/docs", {"vectors": {"row": one, "text": one}})
+    known = server.embed("known", model="n").rows()[0].tolist()
+    point = {"id": 1, "vector": {"row": known, "text": {"text": "slow", "model": "m"}}}
+    got = put_while(server, fake, point, "slow",
+                    lambda: put(server, "/collections/docs/points?wait=true", {"points": [{"id": 2, "vector": {"row": UNKNOWN}}]}))
+    assert got.status == 200, got.body
+    vectors = own(server)["vectors"]
+    assert (vectors["row"]["space"], vectors["row"]["raw"]) == (None, True)
+    assert (vectors["text"]["space"], vectors["text"]["raw"]) == ("test/a@1", False)
+    assert info(server)["points_count"] == 2
+
+
+def test_binding_changes_nothing_else_of_the_config(serve, fake):
+    server = serve(two_spaces(fake))
+    put(server, "/collections/docs", {
+        "vectors": {"a": {"size": 8, "distance": "Cosine", "on_disk": True, "hnsw_config": {"m": 24},
+                          "quantization_config": {"scalar": {"type": "int8", "quantile": 0.9}}},
+                    "b": {"size": 8, "distance": "Euclid", "datatype": "float16"}, "c": {"size": 3, "distance": "Dot"}},
+        "sparse_vectors": {"words": {"modifier": "idf", "index": {"full_scan_threshold": 77}}},
+        "hnsw_config": {"m": 32, "ef_construct": 99}, "optimizers_config": {"indexing_threshold": 12345},
+        "quantization_config": {"binary": {"always_ram": True}}, "strict_mode_config": {"enabled": False, "max_query_limit": 50},
+        "metadata": {"team": "search", "n": 18446744073709551615, "veckeep": {"spaces": {"b": "test/b@1"}, "provenance": "warn",
+                                                                            "ttl": {"field": "at", "after": 60}}}})
+    put(server, "/collections/docs/index?wait=true", {"field_name": "city", "field_schema": "keyword"})
+    put(server, "/collections/docs/index?wait=true", {"field_name": "n.m", "field_schema": {"type": "integer", "lookup": False}})
+    before, ours = info(server), own(server)
+    put(server, "/collections/docs/points?wait=true",
+        {"points": [{"id": 1, "vector": {"a": {"text": "x", "model": "m"}, "c": [1, 2, 3]}, "payload": {"page_content": "x"}}]})
+    after, now = info(server), own(server)
+    changed = before["config"]["metadata"]["veckeep"]
+    changed["spaces"]["a"] = "test/a@1"
+    changed["text_from"] = "page_content"
+    assert after["config"] == before["config"]
+    assert {k: v["params"] if "params" in v else v["data_type"] for k, v in after["payload_schema"].items()} == \
+        {k: v["params"] if "params" in v else v["data_type"] for k, v in before["payload_schema"].items()}
+    kept = ("set", "dims", "distance", "datatype")
+    assert {n: [v[k] for k in kept] for n, v in now["vectors"].items()} == {n: [v[k] for k in kept] for n, v in ours["vectors"].items()}
+    assert {n: (v["space"], v["raw"]) for n, v in now["vectors"].items()} == \
+        {"a": ("test/a@1", False), "b": ("test/b@1", False), "c": (None, True)}
+    assert now["sparse_vectors"]["words"]["set"] == ours["sparse_vectors"]["words"]["set"]
+    assert (now["ttl"], now["provenance"], now["pool"]) == (ours["ttl"], "warn", ours["pool"])
 
 
 def test_a_binding_can_be_declared_at_creation_and_later(serve, fake):
