@@ -5,40 +5,15 @@
  * Method: random jobs against a model (sorted arrays, copied for each view); a job that waits at a gate lets a test
  * fill the queue behind it; pwrite and fdatasync of LMDB replaced and failed on demand; a tmpfs of 8 MiB (as root).
  */
+#include "tests/store/disk_faults.h"
 #include "tests/store/util.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <sys/mount.h>
-#include <sys/syscall.h>
 
 #include "store/env.h"
 #include "store/kv.h"
-
-static _Atomic int fail_fdatasync, fail_meta_write;
-
-int fdatasync(int fd)
-{
-	if (fail_fdatasync) {
-		errno = fail_fdatasync;
-		return -1;
-	}
-	return (int)syscall(SYS_fdatasync, fd);
-}
-
-/* LMDB writes its meta page with one pwrite of this size at the head of either of two pages. */
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at);
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
-{
-	if (fail_meta_write && n < 200 && at < 8192) {
-		errno = fail_meta_write;
-		return -1;
-	}
-	return syscall(SYS_pwrite64, fd, p, n, at);
-}
-ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return pwrite64(fd, p, n, at); }
 
 enum { T_A, T_B, T_N };
 static const char *const tables[T_N] = {"a", "b"};

@@ -5,41 +5,15 @@
  * Method: a map of two megabytes; RLIMIT_FSIZE in a child; pwrite and fdatasync of LMDB itself
  * replaced in this program (the library calls them through the linker) and failed on demand.
  */
+#include "tests/store/disk_faults.h"
 #include "tests/store/util.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-
-/* What the next calls shall fail with; 0: they work. */
-static _Atomic int fail_fdatasync, fail_meta_write;
-
-int fdatasync(int fd)
-{
-	if (fail_fdatasync) {
-		errno = fail_fdatasync;
-		return -1;
-	}
-	return (int)syscall(SYS_fdatasync, fd);
-}
-
-/* LMDB writes its meta page with one pwrite of this size at the head of either of two pages. */
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at);
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
-{
-	if (fail_meta_write && n < 200 && at < 8192) {
-		errno = fail_meta_write;
-		return -1;
-	}
-	return syscall(SYS_pwrite64, fd, p, n, at);
-}
-ssize_t pwrite(int fd, const void *p, size_t n, off_t at) { return pwrite64(fd, p, n, at); }
 
 #define DIMS 512
 
