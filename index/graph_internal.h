@@ -3,7 +3,9 @@
  *
  *   graph_mem.c      reserved address space, sections, labels; new and free; stats
  *   graph_code.c     codes: quantise, a query made ready, distances of many nodes; per profile a const table
- *   graph_search.c   the beam: pool, visited table, two-pass neighbour loop, filters
+ *   graph_search.c   the beam: visited table, two-pass neighbour loop; scratches
+ *   graph_filter.c   the general walk: filters, budgets, wide beams; from nodes to labels
+ *   graph_pool.c     the beam's pool: the best keys so far, and which were expanded
  *   graph_prune.c    robust prune
  *   graph_build.c    bulk build by frozen batches; ties on what cannot be reached
  *   graph_grow.c     put, del, consolidate; grace periods
@@ -22,8 +24,12 @@
  * epoch at which they began into their scratch (0 when idle), the grower takes one epoch a release and looks at all scratches.
  *
  * Code distances. near(node) is an estimate of the rank in f32, bigger is nearer:
- *   DOT, COSINE  <q, x^>        L2  -||q - x^||^2 (computed as 2 <q, x^> - ||x^||^2 - ||q||^2)
- * with x^ = mean + lo + step * code. <q, mean> is a query's constant; rows are centred on `mean` before they are quantised.
+ *   DOT, COSINE  <q, x^>        L2  -||q - x^||^2
+ * with x^ = mean + r, r = lo + step * code: rows are centred on `mean` before they are quantised. All metrics, and a stored code as
+ * the query, are one formula without a branch (struct vk_graph_ready):
+ *   near = constant + own_factor * own + lo_factor * lo + step * (step_q * dot(s, code) + sum_factor * sum)
+ * L2 is centred on both sides. `own` is the row's share that no query changes: -||r||^2 (L2) or <mean, x - mean> (DOT, COSINE, of the
+ * whole row), which only code by code needs: <a^, b^> = ||mean||^2 + own(a) + own(b) + <r(a), r(b)>.
  */
 #ifndef VK_INDEX_GRAPH_INTERNAL_H
 #define VK_INDEX_GRAPH_INTERNAL_H
@@ -38,25 +44,29 @@
 
 struct vk_graph_head { /* before each code, 16 bytes */
 	float lo, step;
-	float norm2;  /* ||x^||^2 of the whole estimate, mean included (L2); else 0 */
+	float own;    /* see above */
 	uint32_t sum; /* of the codes */
 };
 
 /* One profile's arithmetic. A code is head and bytes, `stride` apart, stride a multiple of VK_GRAPH_CODE_ALIGN. */
 struct vk_graph_ready { /* a query made ready */
-	int8_t *code;      /* of code_dims padded; 64-byte aligned */
-	float step;        /* q^ = step * code */
-	float lo_factor;   /* sum over q^ : multiplies lo */
-	float constant;    /* <q, mean>, L2: 2 <q, mean> - ||q||^2 */
+	int8_t *code;      /* as the codec lays it out; vk_graph_ready_bytes, 64-byte aligned */
+	float step, lo_factor, sum_factor, own_factor, constant; /* of the formula above */
 };
 struct vk_graph_codec {
 	enum vk_graph_profile profile;
 	size_t (*bytes)(uint32_t code_dims);
-	/* row: code_dims floats, centred and projected already; m2 the norm squared of mean + x^ is graph_code.c's. */
-	void (*encode)(struct vk_graph_head *h, uint8_t *dst, const float *row, uint32_t code_dims);
-	/* A stored code as a query: signed bytes, and what they stand for: x^ - mean = lo + step * (s + 128). */
-	void (*expand)(int8_t *dst, const struct vk_graph_head *h, const uint8_t *code, uint32_t code_dims);
-	void (*dot_at)(const struct vk_kernels *k, const int8_t *q, const uint8_t *const *code, size_t n, uint32_t code_dims, int32_t *out);
+	/* row: code_dims floats, centred and projected already. Fills all of h but `own`; returns ||row - r||^2. */
+	double (*encode)(struct vk_graph_head *h, uint8_t *dst, const float *row, uint32_t code_dims);
+	/* Signed bytes of a query into the places of their dims; the rest of q is zero already. */
+	void (*place)(int8_t *q, const int8_t *s, uint32_t code_dims);
+	/* A stored code as a query: signed bytes in their places, r = lo + step * (s + bias). */
+	void (*expand)(int8_t *q, const uint8_t *record, uint32_t code_dims);
+	uint32_t bias;
+	uint64_t (*squares)(const uint8_t *record, uint32_t code_dims); /* sum of the codes' squares */
+	size_t (*query_bytes)(size_t stride);
+	/* Products of q with whole records of `stride` bytes: q is zero where heads are, so loads are aligned. */
+	void (*dot_at)(const struct vk_kernels *k, const int8_t *q, const uint8_t *const *record, size_t n, size_t stride, int32_t *out);
 };
 
 struct vk_graph_slab { /* a section */
@@ -95,10 +105,12 @@ struct vk_graph {
 	uint32_t *spare;           /* places that may be given again */
 	uint32_t spare_n, spare_cap;
 	void *grow;                /* graph_grow.c's own */
+	void (*grow_free)(struct vk_graph *g); /* NULL, or called by vk_graph_free before anything else */
 	atomic_ullong epoch;
 	/* scratches */
 	pthread_mutex_t scratch_lock;
 	struct vk_graph_scratch *scratch; /* all, a list that only grows */
+	void *entries_old;         /* entry codes that a search may still read; graph_search.c's own */
 };
 
 /* --- graph_mem.c --- */
@@ -122,11 +134,12 @@ static inline bool vk_graph_is_dead(const struct vk_graph *g, uint32_t node)
 {
 	return __atomic_load_n((const uint64_t *)(const void *)g->dead.p + node / 64, __ATOMIC_RELAXED) >> (node % 64) & 1;
 }
-void vk_graph_set_dead(struct vk_graph *g, uint32_t node, bool dead);
+void vk_graph_set_dead(struct vk_graph *g, uint32_t node, bool dead); /* keeps dead_n, too */
 /* Live node of a label, VK_GRAPH_NONE: none. */
 uint32_t vk_graph_node_of(const struct vk_graph *g, uint32_t label);
 enum vk_status vk_graph_bind(struct vk_graph *g, uint32_t label, uint32_t node); /* node VK_GRAPH_NONE: unbind. Grows node_of */
-/* Sections of a graph whose conf, codec and code_dims stand. */
+/* Sections of a graph whose conf, codec and code_dims stand; what it had before is dropped (a builder that chose another profile).
+ * Capacity is lowered to what is had. */
 enum vk_status vk_graph_reserve(struct vk_graph *g, struct vk_error *err);
 
 /* --- graph_code.c --- */
@@ -135,11 +148,14 @@ const struct vk_graph_codec *vk_graph_codec_of(enum vk_graph_profile p);
 size_t vk_graph_code_stride(const struct vk_graph_codec *c, uint32_t code_dims);
 /* scratch: 2 * max(dims, code_dims) floats. Returns ||x - x^|| / ||x||. */
 double vk_graph_encode(const struct vk_graph *g, const float *row, float *scratch, uint8_t *dst);
-/* r->code has room for code_dims rounded up to 128. */
+/* Bytes of r->code; at most 2 * (code_dims + 128). */
+size_t vk_graph_ready_bytes(const struct vk_graph *g);
 void vk_graph_ready(const struct vk_graph *g, const float *query, float *scratch, struct vk_graph_ready *r);
 void vk_graph_ready_node(const struct vk_graph *g, uint32_t node, struct vk_graph_ready *r); /* a stored code as a query */
 /* near[i] of node[i]; no prefetch. n <= 256. */
 void vk_graph_near(const struct vk_graph *g, const struct vk_graph_ready *r, const uint32_t *node, size_t n, float *near);
+void vk_graph_near_records(const struct vk_graph *g, const struct vk_graph_ready *r, const uint8_t *const *record, size_t n,
+			   float *near); /* n <= 256 */
 void vk_graph_near_codes(const struct vk_graph *g, const struct vk_graph_ready *r, const uint8_t *codes, size_t n, float *near);
 bool vk_graph_same_code(const struct vk_graph *g, uint32_t a, const uint8_t *code);
 
@@ -161,6 +177,7 @@ struct vk_graph_ready *vk_graph_scratch_ready(struct vk_graph_scratch *s); /* it
 float *vk_graph_scratch_floats(struct vk_graph_scratch *s); /* 4 * max(dims, code_dims) */
 /* The oldest epoch that a running search began at; UINT64_MAX: none runs. */
 uint64_t vk_graph_oldest(struct vk_graph *g);
+void vk_graph_search_free(struct vk_graph *g); /* scratches and entries */
 /* Chooses entries evenly among live nodes that are in the graph, copies their codes. */
 enum vk_status vk_graph_entries(struct vk_graph *g);
 
