@@ -232,6 +232,7 @@ static enum vk_status write_group(struct vk_qd *q, struct vk_jw *w, struct vk_vi
 	else if (g->is_u64) vk_jw_u64(w, g->u64);
 	else vk_jw_i64(w, g->i64);
 	if (f->opened->open) st = vk_guard_run(vk_collection_kv(f->opened->c), look_up, &a);
+	if (st) vk_jw_abandon(w); /* a fault leaves the record in the middle */
 	vk_jw_object_end(w);
 	return st == VK_E_IO ? vk_qd_storage(err, f->lookup) : st;
 }

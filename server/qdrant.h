@@ -158,8 +158,8 @@ struct vk_qd_with {
 enum vk_status vk_qd_with(struct vk_qd *q, const vk_jv *with_payload, const vk_jv *with_vector, bool payload_dflt,
 			  struct vk_qd_with *out, struct vk_error *err);
 /* Writes the members of a record into an open object: id, payload, vector (null ones as Qdrant has them). Reads the view.
- * VK_E_NOT_FOUND: nothing is written. Any other error, VK_E_CANCELLED of a view that is stopped among them, abandons w: a loop
- * over points needs no check of its own. */
+ * Any error abandons w, VK_E_CANCELLED of a view that is stopped among them: a loop over points needs no check of its own. A slot
+ * without its point (VK_E_NOT_FOUND) is damage. */
 enum vk_status vk_qd_write_record(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, uint32_t slot, const struct vk_qd_with *with);
 /* The same with version and score before (and order_value, when found->has_order). */
 enum vk_status vk_qd_write_scored(struct vk_qd *q, struct vk_jw *w, struct vk_view *v, const struct vk_found *found, const struct vk_qd_with *with);

@@ -94,11 +94,11 @@ static void write_f32(struct vk_jw *w, float f)
 	else vk_jw_null(w);
 }
 
-/* Whoever writes many asks here whether anybody still waits for them. A point that is no more has nothing written of it. */
+/* Whoever writes many asks here whether anybody still waits for them. */
 static enum vk_status read_point(struct vk_jw *w, struct vk_view *v, uint32_t slot, struct vk_point *p)
 {
 	enum vk_status st = vk_view_stopped(v) ? VK_E_CANCELLED : vk_view_point(v, slot, p);
-	if (st && st != VK_E_NOT_FOUND) vk_jw_abandon(w);
+	if (st) vk_jw_abandon(w);
 	return st;
 }
 
