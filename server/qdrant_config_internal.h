@@ -35,6 +35,15 @@ bool vk_qdc_is_single(const vk_jv *vectors);
 const vk_jv *vk_qdc_quant_of_body(const vk_jv *body);
 /* ttl.after: seconds, or a duration. */
 enum vk_status vk_qdc_read_after(const vk_jv *v, int64_t *ms, struct vk_error *err);
+/* A vector's name for errors. */
+static inline const char *vk_qdc_shown(struct vk_bytes name)
+{
+	return name.n ? name.p : "default";
+}
+/* Do both say the same, as text? (server/qdrant_config_now.c) */
+bool vk_qdc_same_json(const vk_jv *a, const vk_jv *b);
+/* What only the config of this moment can refuse. (server/qdrant_config_now.c) */
+enum vk_status vk_qdc_check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err);
 int vk_qdc_index_type(const vk_jv *schema); /* enum vk_field_type, or -1 */
 
 #endif

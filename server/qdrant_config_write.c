@@ -85,11 +85,6 @@ static const vk_jv *quant_of(const vk_jv *old, const vk_jv *new)
 
 /* --- vectors --- */
 
-static const char *shown_name(struct vk_bytes name)
-{
-	return name.n ? name.p : "default";
-}
-
 /* The id that the client wants this vector bound to; NULL: nothing said. */
 static const vk_jv *wanted_space(const struct writer *x, struct vk_bytes name)
 {
@@ -104,9 +99,9 @@ static enum vk_status find_space(const struct writer *x, struct vk_bytes name, s
 	int n = (int)vk_utf8_valid(id.p, id.n < 128 ? id.n : 128);
 	if (!s)
 		return vk_qd_wrong(x->err, "vector `%s` cannot be bound to space `%.*s`: no such space is configured here (GET /v1/spaces)",
-				   shown_name(name), n, id.p);
+				   vk_qdc_shown(name), n, id.p);
 	if (s->dims != dims && !vk_space_gives_dims(s, dims))
-		return vk_qd_wrong(x->err, "Vector dimension error: vector `%s` has %llu dimensions, space `%s` gives %u", shown_name(name),
+		return vk_qd_wrong(x->err, "Vector dimension error: vector `%s` has %llu dimensions, space `%s` gives %u", vk_qdc_shown(name),
 				   (unsigned long long)dims, s->id, s->dims);
 	*out = s;
 	return VK_OK;
@@ -129,7 +124,7 @@ static enum vk_status take_wanted(const struct writer *x, struct vk_bytes name, 
 	if (b->space && strcmp(b->space, s->id) != 0)
 		return vk_fail(x->err, VK_E_CONFLICT,
 			       "Conflict: vector `%s` is bound to space %s and cannot be bound to %s: vectors of two spaces do not "
-			       "compare. Re-embed it into a new vector or collection.", shown_name(name), b->space, s->id);
+			       "compare. Re-embed it into a new vector or collection.", vk_qdc_shown(name), b->space, s->id);
 	b->space = s->id;
 	b->space_id = s->num;
 	return VK_OK;
@@ -219,7 +214,7 @@ static enum vk_status check_names(struct writer *x, const vk_jv *vectors)
 		if (x->now) there = vk_colconf_vector(x->now, name) || (unnamed && vk_colconf_vector(x->now, VK_LIT("")));
 		else there = vk_qdc_is_single(vectors) ? unnamed : vk_jv_get(vectors, name.p) != NULL;
 		if (!there)
-			return vk_qd_wrong(x->err, "Not existing vector name error: %s (metadata.veckeep.spaces)", shown_name(name));
+			return vk_qd_wrong(x->err, "Not existing vector name error: %s (metadata.veckeep.spaces)", vk_qdc_shown(name));
 	}
 	return VK_OK;
 }
@@ -348,23 +343,6 @@ static void put_metadata(struct writer *x)
 	vk_jw_object_end(x->w);
 }
 
-/* Do both say the same, as text? */
-static bool same_json(const vk_jv *a, const vk_jv *b)
-{
-	struct vk_buf x, y;
-	struct vk_jw w;
-	vk_buf_init(&x, (size_t)1 << 20);
-	vk_buf_init(&y, (size_t)1 << 20);
-	vk_jw_init(&w, &x);
-	vk_jw_value(&w, a);
-	vk_jw_init(&w, &y);
-	vk_jw_value(&w, b);
-	bool same = !x.failed && !y.failed && vk_bytes_eq(vk_buf_bytes(&x), vk_buf_bytes(&y));
-	vk_buf_free(&x);
-	vk_buf_free(&y);
-	return same;
-}
-
 static void put_new_index(struct writer *x)
 {
 	vk_jw_key(x->w, x->e->name.p);
@@ -393,7 +371,7 @@ static void put_indexes(struct writer *x)
 			vk_jv_str(vk_jv_get(m, "type"), &type);
 			const vk_jv *params = vk_jv_type(x->e->body) == VK_J_OBJECT ? x->e->body : NULL;
 			if (!vk_bytes_is(type, vk_field_type_names[vk_qdc_index_type(x->e->body)]) ||
-			    !same_json(params, vk_jv_get(m, "params")))
+			    !vk_qdc_same_json(params, vk_jv_get(m, "params")))
 				continue;
 			add = false;
 		}
@@ -485,57 +463,10 @@ enum vk_status vk_qd_config_create(struct vk_app *app, const vk_jv *body, struct
 	return st;
 }
 
-/* Adding what is there already is fine; what can be tuned later does not count. */
-static bool same_vector(const struct vk_vector_conf *v, const vk_jv *params)
-{
-	static const char *const what[] = {"size", "distance", "datatype"};
-	for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
-		const vk_jv *a = vk_jv_get(v->json, what[i]), *b = vk_jv_get(params, what[i]);
-		if (absent(a) != absent(b) || (!absent(a) && !same_json(a, b))) return false;
-	}
-	return true;
-}
-
-static bool same_sparse(const struct vk_vector_conf *v, const vk_jv *params)
-{
-	const vk_jv *list[][2] = {{vk_jv_get(v->json, "modifier"), vk_jv_get(params, "modifier")},
-				  {vk_jv_get(vk_jv_get(v->json, "index"), "datatype"), vk_jv_get(params, "datatype")}};
-	for (size_t i = 0; i < 2; i++)
-		if (absent(list[i][0]) != absent(list[i][1]) || (!absent(list[i][0]) && !same_json(list[i][0], list[i][1]))) return false;
-	return true;
-}
-
-/* What only the config of this moment can refuse. */
-static enum vk_status check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err)
-{
-	const struct vk_vector_conf *v;
-	bool sparse = e->kind == VK_QD_SPARSE_ADD;
-	switch (e->kind) {
-	case VK_QD_VECTOR_ADD:
-	case VK_QD_SPARSE_ADD:
-		v = vk_colconf_named(now, e->name);
-		if (v && (v->sparse != sparse || !(sparse ? same_sparse : same_vector)(v, e->body)))
-			return vk_qd_wrong(err, "Vector `%s` already exists with a different configuration", shown_name(e->name));
-		if (!v && now->vectors_n + now->sparse_n >= VK_VECTORS_MAX)
-			return vk_qd_wrong(err, "a collection has at most %d named vectors", VK_VECTORS_MAX);
-		return VK_OK;
-	case VK_QD_INDEX_ADD:
-		if (!vk_colconf_field(now, e->name) && now->fields_n >= VK_FIELDS_MAX)
-			return vk_qd_wrong(err, "a collection has at most %d payload indexes", VK_FIELDS_MAX);
-		if (now->next_field == UINT16_MAX) return vk_qd_wrong(err, "this collection has made all its payload indexes");
-		return VK_OK;
-	case VK_QD_VECTOR_DROP: /* what is not there is gone */
-	case VK_QD_INDEX_DROP:
-	case VK_QD_FOUND: /* judged vector by vector, as it is written */
-	case VK_QD_UPDATE: break;
-	}
-	return VK_OK;
-}
-
 enum vk_status vk_qd_config_edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
 {
 	struct vk_qd_edit *e = arg;
-	enum vk_status st = check_now(e, now, err);
+	enum vk_status st = vk_qdc_check_now(e, now, err);
 	if (st) return st;
 	const vk_jv *body = e->kind == VK_QD_UPDATE ? e->body : NULL;
 	struct writer x = {.e = e, .now = now, .old = now->root, .body = body, .registry = e->registry,
