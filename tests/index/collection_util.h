@@ -97,4 +97,37 @@ static inline void collection_check(struct vk_collection *c, const char *scratch
 	if (st) fail_msg("check: %s: %s", vk_status_text(st), err.text);
 }
 
+/* A collection in a directory of its own. */
+struct fix {
+	struct temp dir;
+	char path[300], scratch[300];
+	struct vk_kv_writers *writers;
+	struct vk_collection *c;
+};
+
+static inline void fix_open(struct fix *f, const char *config)
+{
+	temp_make(&f->dir);
+	snprintf(f->path, sizeof f->path, "%s/c", f->dir.path);
+	snprintf(f->scratch, sizeof f->scratch, "%s/s", f->dir.path);
+	assert_int_equal(vk_kv_writers_new(2, &f->writers), VK_OK);
+	f->c = collection_open(f->path, config, f->writers);
+}
+
+/* Checks it whole and deletes it. */
+static inline void fix_close(struct fix *f)
+{
+	collection_check(f->c, f->scratch);
+	vk_collection_unref(f->c);
+	vk_kv_writers_free(f->writers);
+	temp_free(&f->dir);
+}
+
+static inline struct vk_collection_stats fix_stats(struct fix *f)
+{
+	struct vk_collection_stats s;
+	assert_int_equal(vk_collection_stats(f->c, &s), VK_OK);
+	return s;
+}
+
 #endif

@@ -9,30 +9,6 @@ static const char plain[] = "{\"vectors\":{\"\":{\"size\":3,\"distance\":\"Dot\"
 			    "\"t\":{\"size\":2,\"distance\":\"Dot\",\"veckeep\":{\"set\":2}}},\"indexes\":{},"
 			    "\"veckeep\":{\"next_set\":3,\"next_field\":1}}";
 
-struct fix {
-	struct temp dir;
-	char path[300], scratch[300];
-	struct vk_kv_writers *w;
-	struct vk_collection *c;
-};
-
-static void fix_open(struct fix *f, const char *config)
-{
-	temp_make(&f->dir);
-	snprintf(f->path, sizeof f->path, "%s/c", f->dir.path);
-	snprintf(f->scratch, sizeof f->scratch, "%s/s", f->dir.path);
-	assert_int_equal(vk_kv_writers_new(2, &f->w), VK_OK);
-	f->c = collection_open(f->path, config, f->w);
-}
-
-static void fix_close(struct fix *f)
-{
-	collection_check(f->c, f->scratch);
-	vk_collection_unref(f->c);
-	vk_kv_writers_free(f->w);
-	temp_free(&f->dir);
-}
-
 static struct vk_bytes u64_key(struct mem *m, uint64_t id)
 {
 	uint8_t *key = vk_arena_alloc(&m->a, 9);
@@ -86,13 +62,6 @@ static enum vk_status call(struct fix *f, enum vk_op_kind kind, uint64_t first, 
 	return st;
 }
 
-static struct vk_collection_stats stats(struct fix *f)
-{
-	struct vk_collection_stats s;
-	assert_int_equal(vk_collection_stats(f->c, &s), VK_OK);
-	return s;
-}
-
 static void test_collection_missing_points_are_named_as_qdrant_does(void **state)
 {
 	(void)state;
@@ -103,14 +72,14 @@ static void test_collection_missing_points_are_named_as_qdrant_does(void **state
 	fix_open(&f, plain);
 	assert_int_equal(call(&f, VK_OP_UPSERT, 1, 2, "{\"a\":1}", NULL), VK_OK);
 	for (size_t i = 0; i < sizeof strict / sizeof *strict; i++) {
-		uint64_t before = stats(&f).sequence;
+		uint64_t before = fix_stats(&f).sequence;
 		assert_int_equal(call(&f, strict[i], 2, 2, "{\"a\":2}", text), VK_E_NOT_FOUND);
 		assert_string_equal(text, "Not found: No point with id 3 found");
-		assert_int_equal(stats(&f).sequence, before); /* point 2 is untouched */
+		assert_int_equal(fix_stats(&f).sequence, before); /* point 2 is untouched */
 	}
 	assert_int_equal(call(&f, VK_OP_DELETE, 2, 5, NULL, text), VK_OK);
 	assert_int_equal(call(&f, VK_OP_VECTORS_DELETE, 77, 1, NULL, text), VK_OK);
-	assert_int_equal(stats(&f).points, 1);
+	assert_int_equal(fix_stats(&f).points, 1);
 	fix_close(&f);
 }
 
@@ -141,7 +110,7 @@ static void test_collection_bad_input_is_refused_before_it_is_queued(void **stat
 	c.op.at = mem_path(&c.m, "b.b.b.b.b.b");
 	assert_int_equal(vk_collection_write_wait(f.c, &c.w), VK_E_INVALID);
 	call_free(&c);
-	assert_int_equal(stats(&f).sequence, 1);
+	assert_int_equal(fix_stats(&f).sequence, 1);
 	fix_close(&f);
 }
 
@@ -174,23 +143,23 @@ static void test_collection_freed_slots_wait_for_the_slowest_cursor(void **state
 	assert_int_equal(call(&f, VK_OP_DELETE, 1, 4, NULL, NULL), VK_OK);
 	assert_int_equal(tombstones(&f), 0);
 	assert_int_equal(call(&f, VK_OP_UPSERT, 101, 4, NULL, NULL), VK_OK);
-	assert_int_equal(stats(&f).next_slot, 10);
+	assert_int_equal(fix_stats(&f).next_slot, 10);
 	/* A cursor behind holds slots and keeps tombstones, */
-	assert_int_equal(vk_collection_cursor(f.c, "job", stats(&f).sequence, INT64_MAX), VK_OK);
+	assert_int_equal(vk_collection_cursor(f.c, "job", fix_stats(&f).sequence, INT64_MAX), VK_OK);
 	assert_int_equal(call(&f, VK_OP_DELETE, 101, 4, NULL, NULL), VK_OK);
 	assert_int_equal(tombstones(&f), 4);
 	assert_int_equal(call(&f, VK_OP_UPSERT, 201, 3, NULL, NULL), VK_OK);
-	assert_int_equal(stats(&f).next_slot, 13);
+	assert_int_equal(fix_stats(&f).next_slot, 13);
 	collection_check(f.c, f.scratch);
 	/* one that has expired does not, */
 	assert_int_equal(vk_collection_cursor(f.c, "old", 0, 5), VK_OK);
 	/* and one that has gone past lets them go. */
-	assert_int_equal(vk_collection_cursor(f.c, "job", stats(&f).sequence, INT64_MAX), VK_OK);
+	assert_int_equal(vk_collection_cursor(f.c, "job", fix_stats(&f).sequence, INT64_MAX), VK_OK);
 	for (int i = 0; i < 500 && tombstones(&f); i++) usleep(10000);
 	assert_int_equal(tombstones(&f), 0);
-	assert_int_equal(changes_seen, stats(&f).points);
+	assert_int_equal(changes_seen, fix_stats(&f).points);
 	assert_int_equal(call(&f, VK_OP_UPSERT, 301, 4, NULL, NULL), VK_OK);
-	assert_int_equal(stats(&f).next_slot, 13);
+	assert_int_equal(fix_stats(&f).next_slot, 13);
 	assert_int_equal(vk_collection_cursor(f.c, "job", UINT64_MAX, 0), VK_OK);
 	assert_int_equal(vk_collection_cursor(f.c, "", 0, 0), VK_E_INVALID);
 	fix_close(&f);
@@ -204,7 +173,7 @@ static void test_collection_open_says_what_is_there(void **state)
 	struct vk_error err;
 	char other[320];
 	fix_open(&f, plain);
-	struct vk_collection_opts o = {.writers = f.w, .map_bytes = 1 << 28}, ro = {.map_bytes = 1 << 28, .read_only = true};
+	struct vk_collection_opts o = {.writers = f.writers, .map_bytes = 1 << 28}, ro = {.map_bytes = 1 << 28, .read_only = true};
 	assert_int_equal(call(&f, VK_OP_UPSERT, 1, 3, NULL, NULL), VK_OK);
 	vk_collection_unref(f.c);
 	assert_int_equal(vk_collection_open(f.path, vk_bytes_of(plain), &o, &c, &err), VK_E_EXISTS);
@@ -212,11 +181,11 @@ static void test_collection_open_says_what_is_there(void **state)
 	assert_int_equal(vk_collection_open(other, (struct vk_bytes){0}, &o, &c, &err), VK_E_NOT_FOUND);
 	assert_int_equal(vk_collection_open(other, VK_LIT("{}"), &o, &c, &err), VK_E_INVALID);
 	assert_int_equal(vk_collection_open(f.path, (struct vk_bytes){0}, &ro, &f.c, &err), VK_OK);
-	assert_int_equal(stats(&f).points, 3);
+	assert_int_equal(fix_stats(&f).points, 3);
 	assert_int_equal(call(&f, VK_OP_UPSERT, 1, 1, NULL, NULL), VK_E_FORBIDDEN);
 	assert_int_equal(vk_collection_seal(f.c), VK_E_FORBIDDEN);
 	vk_collection_unref(f.c);
-	f.c = collection_open(f.path, NULL, f.w);
+	f.c = collection_open(f.path, NULL, f.writers);
 	fix_close(&f);
 }
 
@@ -367,7 +336,7 @@ static void test_collection_failing_write_takes_no_neighbour_with_it(void **stat
 		assert_int_equal(a[i].c.w.st, i % 10 == 9 ? VK_E_NOT_FOUND : VK_OK);
 		call_free(&a[i].c);
 	}
-	struct vk_collection_stats s = stats(&f);
+	struct vk_collection_stats s = fix_stats(&f);
 	assert_int_equal(s.points, N - N / 10);
 	assert_int_equal(s.sequence, N - N / 10);
 	assert_true(s.kv.commits < N); /* they did share commits */
@@ -438,7 +407,7 @@ static void test_collection_points_expire_with_and_without_an_index(void **state
 		assert_int_equal(swept, 0);
 		assert_int_equal(vk_collection_sweep(f.c, after, &swept), VK_OK);
 		assert_int_equal(swept, t[i].expires ? 1500 : 0);
-		assert_int_equal(stats(&f).points, t[i].expires ? 2 : 1502);
+		assert_int_equal(fix_stats(&f).points, t[i].expires ? 2 : 1502);
 		fix_close(&f);
 	}
 }
@@ -450,11 +419,11 @@ static void test_collection_sweep_of_an_idle_collection_seals_its_tail(void **st
 	uint64_t swept;
 	fix_open(&f, plain);
 	for (uint64_t i = 0; i < 20; i++) assert_int_equal(call(&f, VK_OP_UPSERT, i, 1, NULL, NULL), VK_OK);
-	assert_true(stats(&f).tail_rows > 0);
+	assert_true(fix_stats(&f).tail_rows > 0);
 	assert_int_equal(vk_collection_sweep(f.c, 1700000000000 + 5000, &swept), VK_OK);
-	for (int i = 0; i < 500 && stats(&f).tail_rows; i++) usleep(10000);
-	assert_int_equal(stats(&f).tail_rows, 0);
-	assert_int_equal(stats(&f).rows, 20);
+	for (int i = 0; i < 500 && fix_stats(&f).tail_rows; i++) usleep(10000);
+	assert_int_equal(fix_stats(&f).tail_rows, 0);
+	assert_int_equal(fix_stats(&f).rows, 20);
 	fix_close(&f);
 }
 

@@ -16,30 +16,6 @@
 
 static const float row[2] = {1, 2};
 
-struct fix {
-	struct temp dir;
-	char path[300], scratch[300];
-	struct vk_kv_writers *writers;
-	struct vk_collection *c;
-};
-
-static void fix_open(struct fix *f, const char *config)
-{
-	temp_make(&f->dir);
-	snprintf(f->path, sizeof f->path, "%s/c", f->dir.path);
-	snprintf(f->scratch, sizeof f->scratch, "%s/s", f->dir.path);
-	assert_int_equal(vk_kv_writers_new(2, &f->writers), VK_OK);
-	f->c = collection_open(f->path, config, f->writers);
-}
-
-static void fix_close(struct fix *f)
-{
-	collection_check(f->c, f->scratch);
-	vk_collection_unref(f->c);
-	vk_kv_writers_free(f->writers);
-	temp_free(&f->dir);
-}
-
 /* One operation on point `id`: vectors by name (text NULL: a raw row), and sparse `words` with n entries. */
 struct call {
 	struct mem m;
@@ -113,9 +89,7 @@ static void expect_text(struct fix *f, uint64_t id, const char *name, const char
 
 static uint64_t kept(struct fix *f)
 {
-	struct vk_collection_stats s;
-	assert_int_equal(vk_collection_stats(f->c, &s), VK_OK);
-	return s.texts;
+	return fix_stats(f).texts;
 }
 
 static void test_text_without_payload_is_kept_beside_the_point(void **state)
