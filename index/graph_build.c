@@ -333,7 +333,8 @@ enum vk_status vk_graph_build(struct vk_graph *g, const struct vk_graph_source *
 	struct build b;
 	if (atomic_load(&g->n)) return vk_fail(err, VK_E_INVALID, "only an empty graph can be built");
 	enum vk_status st = build_begin(&b, g, o);
-	if (!st && src->n) st = vk_graph_load(g, src, b.team, o, err);
+	if (!st && src->n) st = vk_graph_load(g, src, b.team, b.o, err);
+	if (src->rows_done) src->rows_done(src->arg);
 	if (!st) st = connect_all(&b, err);
 	build_end(&b);
 	return told(st, err);
