@@ -109,7 +109,10 @@ struct vk_ann_ops {
 	enum vk_status (*put)(void *self, uint32_t slot, const float *row);
 	enum vk_status (*del)(void *self, uint32_t slot); /* VK_E_NOT_FOUND: it was not there */
 	enum vk_status (*step)(void *self);               /* some milliseconds of repair; VK_E_BUSY: more */
-	enum vk_status (*nominate)(void *self, struct vk_ann_ask *ask);
+	enum vk_status (*nominate)(void *self, struct vk_ann_ask *ask); /* any thread, many at once */
+	/* Nominations to ask for when `limit` answers are wanted: coarser codes want more. */
+	uint32_t (*want)(const void *self, uint32_t limit);
+	uint64_t (*rows)(const void *self); /* that count; cheap */
 	void (*about)(const void *self, struct vk_ann_about *out);
 };
 extern const struct vk_ann_ops vk_ann_graph, vk_ann_faiss;
@@ -128,8 +131,9 @@ struct vk_ann_opts {
 enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, struct vk_ann **out, struct vk_error *err);
 /* Stops the worker (a build gives up within some 100 ms) and lets go of everything. */
 void vk_ann_free(struct vk_ann *ann);
-void vk_ann_poke(struct vk_ann *ann); /* something was written or configured; cheap, any thread */
-/* Waits until every set's index stands for all that is written now, or timeout: VK_E_TIMEOUT. For tests, snapshots, `wait`. */
+void vk_ann_poke(struct vk_ann *ann); /* something may be to do; cheap, any thread */
+void vk_ann_wrote(struct vk_ann *ann, uint64_t points); /* the same after a commit; nothing while points are too few for an index */
+/* Waits until every set's index stands for all that is written now, or timeout: VK_E_DEADLINE. For tests, snapshots, `wait`. */
 enum vk_status vk_ann_wait(struct vk_ann *ann, uint64_t timeout_ms);
 /* Gives up a running build; the plan stays, a build starts anew at the next change or vk_ann_rebuild(). VK_E_NOT_FOUND: none runs. */
 enum vk_status vk_ann_cancel(struct vk_ann *ann, uint32_t set);

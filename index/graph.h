@@ -15,7 +15,7 @@
  * Threads: any number search while one grows (vk_graph_put, _del, _consolidate are one thread's at a time); nobody waits
  * for anybody. A search sees each node's edges torn at worst between two right states. vk_graph_build() has the graph to itself.
  *
- * Units: bytes, rows, nodes. Errors: VK_E_NOMEM, VK_E_FULL (capacity), VK_E_CANCELLED (stop), VK_E_CORRUPT and VK_E_IO (files).
+ * Units: bytes, rows, nodes. Errors: VK_E_NOMEM, VK_E_NO_SPACE (capacity), VK_E_CANCELLED (stop), VK_E_CORRUPT and VK_E_IO (files).
  */
 #ifndef VK_INDEX_GRAPH_H
 #define VK_INDEX_GRAPH_H
@@ -137,6 +137,8 @@ struct vk_graph_stats {
 	double code_error_built;       /* the same, of the build: drift shows */
 };
 void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out);
+uint32_t vk_graph_live(const struct vk_graph *g);    /* rows; cheap, as the next two */
+enum vk_graph_profile vk_graph_profile(const struct vk_graph *g);
 bool vk_graph_has(const struct vk_graph *g, uint32_t label);
 /* Every invariant: edges in range and none twice or to itself, labels and chains consistent, every live node reached from the
  * entries. VK_E_CORRUPT and err says which. The caller keeps growers away. */

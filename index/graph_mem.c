@@ -194,6 +194,16 @@ static double error_mean(const struct vk_graph *g)
 	return n ? sum / (double)n : 0;
 }
 
+uint32_t vk_graph_live(const struct vk_graph *g)
+{
+	return atomic_load_explicit(&g->n, memory_order_acquire) - __atomic_load_n(&g->dead_n, __ATOMIC_RELAXED);
+}
+
+enum vk_graph_profile vk_graph_profile(const struct vk_graph *g)
+{
+	return g->axes ? VK_GRAPH_P8 : g->codec->profile;
+}
+
 void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out)
 {
 	uint32_t n = atomic_load_explicit(&g->n, memory_order_acquire);
@@ -204,7 +214,7 @@ void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out)
 	    .chained = __atomic_load_n(&g->chained_n, __ATOMIC_RELAXED),
 	    .unreached = __atomic_load_n(&g->unreached, __ATOMIC_RELAXED),
 	    .degree = g->conf.degree,
-	    .profile = g->axes ? VK_GRAPH_P8 : g->codec->profile,
+	    .profile = vk_graph_profile(g),
 	    .edges = edges_count(g, n),
 	    .bytes = n * a_node + n / 8 + (uint64_t)__atomic_load_n(&g->labels, __ATOMIC_RELAXED) * sizeof(uint32_t),
 	    .code_error = error_mean(g),
