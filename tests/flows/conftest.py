@@ -73,6 +73,12 @@ def serve(tmp_path):
 
 
 @pytest.fixture
+def plain(serve):
+    """A server without providers: collections need none."""
+    return serve({"providers": {}})
+
+
+@pytest.fixture
 def server(serve, fake):
     """The smallest server: model "m", 8 dims, behind `fake`."""
     return serve(procs.config(fake))

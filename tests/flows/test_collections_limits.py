@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from qdrant_http import ask, error
+
 DIMS = 4
 DOT = {"size": DIMS, "distance": "Dot"}
 ROW = [1.0, 2.0, 3.0, 4.0]
@@ -20,14 +22,8 @@ def server(serve):
     assert s.proc.poll() is None
 
 
-def ask(server, method, path, body=None, status=200):
-    got = server._client.request(method, path, body, server.headers())
-    assert got.status == status, (method, path, str(body)[:200], got)
-    return got.json()
-
-
 def refused(server, method, path, body, status, *words):
-    text = ask(server, method, path, body, status)["status"]["error"]
+    text = error(server, method, path, body, status)
     assert all(w in text for w in words), text
     assert len(text) < 2048
     return text

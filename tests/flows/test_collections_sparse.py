@@ -10,13 +10,9 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 import procs
+from qdrant_http import ask, error
 
 LATER = "sparse vectors are kept and returned, searching them is not supported yet"
-
-
-@pytest.fixture
-def plain(serve):
-    return serve({"providers": {}})
 
 
 @pytest.fixture
@@ -26,16 +22,6 @@ def client(plain):
                         sparse_vectors_config={"s": models.SparseVectorParams(), "r": models.SparseVectorParams()})
     yield c
     c.close()
-
-
-def ask(server, method, path, body=None, status=200):
-    got = server._client.request(method, path, body, server.headers())
-    assert got.status == status, (method, path, got)
-    return got.json()
-
-
-def error(server, method, path, body, status=400):
-    return ask(server, method, path, body, status)["status"]["error"]
 
 
 def sparse(indices, values):

@@ -7,11 +7,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 import procs
-
-
-@pytest.fixture
-def plain(serve):
-    return serve({"providers": {}})
+from qdrant_http import ask, error
 
 
 @pytest.fixture
@@ -19,18 +15,6 @@ def client(plain):
     c = QdrantClient(url=plain.url, timeout=30)
     yield c
     c.close()
-
-
-def ask(server, method, path, body=None, status=200, headers=None):
-    got = server._client.request(method, path, body, server.headers(headers))
-    assert got.status == status, (method, path, got)
-    return got.json()
-
-
-def error(server, method, path, body=None, status=400, headers=None):
-    got = ask(server, method, path, body, status, headers)
-    assert set(got) == {"status", "time"}
-    return got["status"]["error"]
 
 
 VECTOR = {"size": 4, "distance": "Cosine"}

@@ -10,12 +10,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from qdrant_http import ask, error
+
 SIZE = 4
-
-
-@pytest.fixture
-def plain(serve):
-    return serve({"providers": {}})
 
 
 @pytest.fixture
@@ -26,16 +23,6 @@ def client(plain):
                                                "b": models.VectorParams(size=3, distance=models.Distance.EUCLID)})
     yield c
     c.close()
-
-
-def ask(server, method, path, body=None, status=200):
-    got = server._client.request(method, path, body, server.headers())
-    assert got.status == status, (method, path, got)
-    return got.json()
-
-
-def error(server, method, path, body, status=400):
-    return ask(server, method, path, body, status)["status"]["error"]
 
 
 def point(id, *vector, **payload):
