@@ -103,8 +103,8 @@ static void mend_chain(struct vk_graph *g, struct vk_grow *w, uint32_t node)
 	}
 }
 
-/* Candidates instead of what is doomed: into w->cand, how many; 0: no edge is doomed. */
-static uint32_t around(struct vk_graph *g, struct vk_grow *w, uint32_t node, uint32_t *live)
+/* Candidates instead of what is doomed: into w->cand, how many. False: no edge is doomed. */
+static bool around(struct vk_graph *g, struct vk_grow *w, uint32_t node, uint32_t *live, uint32_t *cand_n)
 {
 	const uint32_t *e = vk_graph_edges_at(g, node);
 	uint32_t n = 0;
@@ -121,7 +121,8 @@ static uint32_t around(struct vk_graph *g, struct vk_grow *w, uint32_t node, uin
 		for (uint32_t j = 0; j < g->conf.degree && beyond[j] != VK_GRAPH_NONE && n < VK_GROW_CANDIDATES; j++)
 			if (beyond[j] != node && !vk_graph_is_dead(g, beyond[j])) w->cand[n++].node = beyond[j];
 	}
-	return doomed ? n : 0;
+	*cand_n = n;
+	return doomed;
 }
 
 /* A dead one that is not doomed yet only forgets the doomed: it is walked through for one more round. */
@@ -148,10 +149,11 @@ static void mend_node(struct vk_graph *g, struct vk_grow *w, uint32_t node)
 		forget_doomed(g, w, node);
 		return;
 	}
-	uint32_t n = around(g, w, node, &live);
-	bool chained = !live && !n && !*vk_grow_in(g, node);
+	uint32_t n;
+	bool doomed = around(g, w, node, &live, &n);
+	bool chained = !live && !doomed && !*vk_grow_in(g, node);
 	if (chained) return; /* it hangs behind another and has no edges */
-	if (n) {
+	if (doomed) {
 		vk_grow_near(g, node, w->cand, n);
 		n = vk_graph_prune(g, w->scratch, node, w->cand, n, out);
 		vk_grow_set_edges(g, node, out, n);

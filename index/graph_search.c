@@ -12,6 +12,7 @@
  * Wide beams, filters and budgets go through graph_filter.c: more state, exact bookkeeping.
  */
 #include "index/graph_walk.h"
+#include "index/graph_build.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -86,12 +87,11 @@ float *vk_graph_scratch_floats(struct vk_graph_scratch *s)
 	return s->floats;
 }
 
-/* Whoever takes an epoch after unlinking a node either sees this search's epoch, or this search sees the node unlinked: both sides
- * are sequentially consistent. */
+/* Whoever takes an epoch after unlinking a node either sees this search's epoch, or this search sees the node unlinked: the
+ * store here and the grower's loads are sequentially consistent, edges are loaded with acquire (no fence: TSan knows none). */
 static void search_begin(struct vk_graph *g, struct vk_graph_scratch *s)
 {
 	atomic_store(&s->epoch, atomic_load(&g->epoch));
-	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void search_end(struct vk_graph_scratch *s)
@@ -102,7 +102,6 @@ static void search_end(struct vk_graph_scratch *s)
 uint64_t vk_graph_oldest(struct vk_graph *g)
 {
 	uint64_t oldest = UINT64_MAX;
-	atomic_thread_fence(memory_order_seq_cst);
 	pthread_mutex_lock(&g->scratch_lock);
 	for (struct vk_graph_scratch *s = g->scratch; s; s = s->next) {
 		uint64_t epoch = atomic_load(&s->epoch);
@@ -159,6 +158,17 @@ static uint32_t entries_wanted(uint32_t n)
 	return want < 16 ? 16 : want > VK_GRAPH_ENTRIES_MAX ? VK_GRAPH_ENTRIES_MAX : want;
 }
 
+/* Nearly all died and no edge was left: whoever lives is where a walk begins, and what new nodes tie themselves to. */
+static uint32_t entries_unlinked(const struct vk_graph *g, uint32_t *entry, uint32_t want, uint32_t n)
+{
+	uint64_t *chained = vk_graph_chained_bits(g);
+	uint32_t got = 0;
+	for (uint32_t i = 0; chained && got < want && i < n; i++)
+		if (!vk_graph_is_dead(g, i) && !vk_graph_bit(chained, i)) entry[got++] = i;
+	free(chained);
+	return got;
+}
+
 static uint32_t entries_choose(const struct vk_graph *g, uint32_t *entry)
 {
 	uint32_t n = atomic_load(&g->n), want = entries_wanted(n), got = 0;
@@ -167,7 +177,7 @@ static uint32_t entries_choose(const struct vk_graph *g, uint32_t *entry)
 		while (from < to && (vk_graph_is_dead(g, from) || !linked(g, from, n))) from++;
 		if (from < to) entry[got++] = from;
 	}
-	return got;
+	return got ? got : entries_unlinked(g, entry, want, n);
 }
 
 /* Searches go on: the codes are a new table, published by its pointer; a node whose code is another's for a moment only starts a
