@@ -179,10 +179,13 @@ static uint32_t nth_present(const struct vk_part *p, uint32_t n)
 	return (uint32_t)(i * 64) + (uint32_t)__builtin_ctzll(w);
 }
 
+uint32_t vk_part_slot(const struct vk_part *p, uint32_t number)
+{
+	return p->first + (p->rows == p->slots ? number : nth_present(p, number));
+}
+
 uint32_t vk_chunk_slot(const struct vk_chunk *c, uint32_t i)
 {
 	assert(i < c->n);
-	if (!c->dense) return c->slot[i];
-	uint32_t number = c->at + i;
-	return c->part->first + (c->part->rows == c->part->slots ? number : nth_present(c->part, number));
+	return c->dense ? vk_part_slot(c->part, c->at + i) : c->slot[i];
 }

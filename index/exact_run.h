@@ -94,6 +94,8 @@ bool vk_chunker_next(struct vk_chunker *w, struct vk_chunk *c);
 /* The rows of n <= VK_CHUNK_ROWS slots, ascending from call to call; slots without a row are left out. */
 void vk_chunker_find(struct vk_chunker *w, const uint32_t *slot, size_t n, struct vk_chunk *c);
 uint32_t vk_chunk_slot(const struct vk_chunk *c, uint32_t i);
+/* The slot of a part's row by its number. */
+uint32_t vk_part_slot(const struct vk_part *p, uint32_t number);
 static inline const void *vk_chunk_row(const struct vk_chunk *c, uint32_t i)
 {
 	return c->dense ? c->part->row + (size_t)(c->at + i) * c->part->stride : c->row[i];

@@ -1,99 +1,118 @@
 /*
- * With t = inv_norm (COSINE), 2 (L2) or 1, a row's columns are t times its head's values, and
- *   screen = A + B + E + M + plus,  A = lo qstep sum(s), B = step qstep dot, E = ||q|| err + qerr xnorm + slack ||q|| norm,
- * M = 2^-20 (|A| + |B|) + 1e-37: A and B take at most three roundings to f32 each (conversion of dot included) and the sum two
- * more, all of them below 2^-22 of |A| + |B| + E; E's own factors are enlarged by 2^-20; 1e-37 is far above what
- * subnormal products lose. Under L2 the canonical value is within slack of q^2 + x^2 - 2 <q, x>, which is moved to the other
- * side of the comparison (vk_code_screen_floor); plus = -x^2, made smaller by 2^-18, which also pays for its roundings.
- * Bounds of the numbers themselves: simd/code.c. Norms outside 1e-18 .. 1e18 are left to vk_code_bounds().
+ * With t = inv_norm (COSINE), 2 (L2) or 1, a row's columns are t times its head's values, and its rank is at most
+ *   A + B + E + M + plus,  A = lo qstep sum(s), B = step qstep dot, E = ||q|| err + qerr xnorm + slack ||q|| norm.
+ * M pays for the f32 arithmetic: 12 roundings of A, B and their sums, 2^-24 each, are below 2^-20 (|A| + |B|); E's factors
+ * are enlarged by 2^-20 for their own. Underneath, three things make a pair cost four multiply-adds and a compare:
+ *   |A| + |B| <= ||q^|| (xnorm + 2 |lo| sqrt(d)) (Cauchy-Schwarz) and ||q^|| <= 2 ||q|| (zero is on the query's grid), so M
+ *     is ||q|| times something of the row's, and is kept within the column err;
+ *   the greater of xnorm and norm serves both terms, so these are one column, too;
+ *   what subnormal products lose is far below 1e-37 <= ||q|| 1e-19, and is in err as well.
+ * Under L2 the canonical value is within slack of q^2 + x^2 - 2 <q, x>, which is moved to the other side of the comparison
+ * (l2_floor); plus = -x^2, made smaller by 2^-18, which also pays for its roundings.
+ * Bounds of the numbers themselves: simd/code.c. Nothing overflows: 2 * 1e17 * 1e17 * 256 is below 1e38.
  */
 #include "simd/code_screen.h"
 
+#include <assert.h>
 #include <math.h>
+#include <string.h>
 
-#define LONGEST 1e18f
+#define LONGEST 1e17f
 #define SHORTEST 1e-18f
 #define MARGIN 0x1p-20f
-#define STEP 16 /* a constant number of turns, so that every compiler makes vectors of it */
+#define LOST 1e-19f
 
-void vk_code_columns(enum vk_metric m, const struct vk_code_head *head, const float *inv_norm, size_t n,
+static float greater(float a, float b)
+{
+	return a > b ? a : b;
+}
+
+void vk_code_columns(enum vk_metric m, const struct vk_code_head *head, const float *inv_norm, size_t n, size_t dims,
 		     struct vk_code_columns *c)
 {
-	float longest = 0;
+	const float wide = 2 * sqrtf((float)dims);
+	float *lo = c->lo + c->n, *step = c->step + c->n, *err = c->err + c->n, *norm = c->norm + c->n, *plus = c->plus + c->n;
+	float longest = c->n ? c->longest : 0;
+	assert(c->n + n <= VK_SCREEN_ROWS);
 	for (size_t i = 0; i < n; i++) {
-		float t = m == VK_METRIC_COSINE ? inv_norm[i] : m == VK_METRIC_L2 ? 2 : 1;
-		c->lo[i] = head[i].lo * t;
-		c->step[i] = head[i].step * t;
-		c->err[i] = head[i].err * t;
-		c->xnorm[i] = head[i].xnorm * t;
-		c->norm[i] = m == VK_METRIC_L2 ? 0 : head[i].norm * t;
-		c->plus[i] = m == VK_METRIC_L2 ? -head[i].norm * head[i].norm * (1 - 0x1p-18f) : 0;
-		float norm = t > LONGEST ? INFINITY : head[i].norm;
-		longest = norm > longest ? norm : longest;
+		struct vk_code_head h; /* may lie unaligned in a map */
+		float t = m == VK_METRIC_L2 ? 2 : 1;
+		memcpy(&h, (const char *)head + i * sizeof h, sizeof h);
+		if (m == VK_METRIC_COSINE) memcpy(&t, (const char *)inv_norm + i * sizeof t, sizeof t);
+		lo[i] = h.lo * t;
+		step[i] = h.step * t;
+		err[i] = t * (h.err + 0x1.01p-19f * (h.xnorm + wide * fabsf(h.lo))) + LOST;
+		norm[i] = t * (m == VK_METRIC_L2 ? h.xnorm : greater(h.xnorm, h.norm));
+		plus[i] = m == VK_METRIC_L2 ? -h.norm * h.norm * (1 - 0x1p-18f) : 0;
+		longest = greater(longest, t > LONGEST ? INFINITY : h.norm);
 	}
 	c->longest = longest;
-	for (size_t i = n; i % STEP; i++)
-		c->lo[i] = c->step[i] = c->err[i] = c->xnorm[i] = c->norm[i] = c->plus[i] = 0;
+	c->n += n;
 }
 
-static inline __attribute__((always_inline)) void screen(const struct vk_code_query *cq, const struct vk_code_columns *c,
-							 const int32_t *restrict dot, size_t n, float *restrict out)
-{
-	const float step = cq->step, a = (float)((double)cq->step * (double)cq->sum);
-	const float norm = cq->norm * (1 + MARGIN), err = cq->err * (1 + MARGIN);
-	const float slack = (float)(cq->slack_rel * (double)norm) * (1 + MARGIN);
-	for (size_t at = 0; at < n; at += STEP)
-		for (size_t j = 0; j < STEP; j++) {
-			size_t i = at + j;
-			float x = c->lo[i] * a, y = c->step[i] * (step * (float)dot[i]);
-			float e = c->err[i] * norm + c->xnorm[i] * err + c->norm[i] * slack;
-			out[i] = (x + y) + ((fabsf(x) + fabsf(y)) * MARGIN + (e + 1e-37f)) + c->plus[i];
-		}
-}
+/* --- the pairs --- */
 
-static void screen_plain(const struct vk_code_query *cq, const struct vk_code_columns *c, const int32_t *dot, size_t n, float *out)
+struct screen { /* what depends on the query */
+	float sum, step, norm, err, floor;
+};
+
+static size_t screen_plain(const struct screen *s, const struct vk_code_columns *c, size_t from, const int32_t *dot, size_t n,
+			   uint32_t *idx)
 {
-	screen(cq, c, dot, n, out);
+	for (size_t i = from; i < c->n; i++) {
+		float rank = c->plus[i] + c->norm[i] * s->err + c->err[i] * s->norm + c->lo[i] * s->sum +
+			     c->step[i] * (s->step * (float)dot[i]);
+		if (!(rank < s->floor)) idx[n++] = (uint32_t)i; /* not a number passes */
+	}
+	return n;
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static void screen_avx2(const struct vk_code_query *cq, const struct vk_code_columns *c,
-							     const int32_t *dot, size_t n, float *out)
+#include <immintrin.h>
+
+__attribute__((target("avx2,fma"))) static size_t screen_avx2(const struct screen *s, const struct vk_code_columns *c,
+							       const int32_t *dot, uint32_t *idx)
 {
-	screen(cq, c, dot, n, out);
+	const __m256 sum = _mm256_set1_ps(s->sum), step = _mm256_set1_ps(s->step), norm = _mm256_set1_ps(s->norm);
+	const __m256 err = _mm256_set1_ps(s->err), floor = _mm256_set1_ps(s->floor);
+	size_t n = 0, i = 0;
+	for (; i + 8 <= c->n; i += 8) {
+		__m256 d = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(dot + i)));
+		__m256 rank = _mm256_fmadd_ps(_mm256_loadu_ps(c->norm + i), err, _mm256_loadu_ps(c->plus + i));
+		rank = _mm256_fmadd_ps(_mm256_loadu_ps(c->err + i), norm, rank);
+		rank = _mm256_fmadd_ps(_mm256_loadu_ps(c->lo + i), sum, rank);
+		rank = _mm256_fmadd_ps(_mm256_loadu_ps(c->step + i), _mm256_mul_ps(d, step), rank);
+		unsigned pass = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(rank, floor, _CMP_NLT_UQ));
+		for (; pass; pass &= pass - 1) idx[n++] = (uint32_t)i + (uint32_t)__builtin_ctz(pass);
+	}
+	return screen_plain(s, c, i, dot, n, idx);
 }
 
-#if defined(__clang__)
-#define WIDE
-#else
-#define WIDE ",prefer-vector-width=512"
-#endif
-__attribute__((target("avx512f,avx512dq,avx512vl" WIDE))) static void
-screen_avx512(const struct vk_code_query *cq, const struct vk_code_columns *c, const int32_t *dot, size_t n, float *out)
-{
-	screen(cq, c, dot, n, out);
-}
-#endif
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")))
 
-bool vk_code_screen(enum vk_cpu_level level, enum vk_metric m, const struct vk_code_query *cq,
-		    const struct vk_code_columns *c, const int32_t *dot, size_t n, float *out)
+/* Which of 16 pass, of those that `some` says are there. */
+AVX512 __attribute__((always_inline)) static inline __mmask16
+pass16(const struct screen *s, const struct vk_code_columns *c, const int32_t *dot, size_t i, __mmask16 some)
 {
-	(void)m;
-	(void)level;
-	if (!(c->longest < LONGEST) || !(cq->norm < LONGEST && cq->norm > SHORTEST)) return false;
-#if defined(__x86_64__)
-	if (level == VK_CPU_AVX512) {
-		screen_avx512(cq, c, dot, n, out);
-		return true;
-	}
-	if (level == VK_CPU_AVX2) {
-		screen_avx2(cq, c, dot, n, out);
-		return true;
-	}
-#endif
-	screen_plain(cq, c, dot, n, out);
-	return true;
+	__m512 d = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(some, dot + i));
+	__m512 rank = _mm512_fmadd_ps(_mm512_loadu_ps(c->norm + i), _mm512_set1_ps(s->err), _mm512_loadu_ps(c->plus + i));
+	rank = _mm512_fmadd_ps(_mm512_loadu_ps(c->err + i), _mm512_set1_ps(s->norm), rank);
+	rank = _mm512_fmadd_ps(_mm512_loadu_ps(c->lo + i), _mm512_set1_ps(s->sum), rank);
+	rank = _mm512_fmadd_ps(_mm512_loadu_ps(c->step + i), _mm512_mul_ps(d, _mm512_set1_ps(s->step)), rank);
+	return _mm512_mask_cmp_ps_mask(some, rank, _mm512_set1_ps(s->floor), _CMP_NLT_UQ);
 }
+
+AVX512 static size_t screen_avx512(const struct screen *s, const struct vk_code_columns *c, const int32_t *dot, uint32_t *idx)
+{
+	size_t n = 0, i = 0;
+	for (; i < c->n; i += 16) { /* columns have room for whole registers */
+		__mmask16 some = c->n - i < 16 ? (__mmask16)((1u << (c->n - i)) - 1) : 0xffff;
+		unsigned pass = pass16(s, c, dot, i, some);
+		for (; pass; pass &= pass - 1) idx[n++] = (uint32_t)i + (uint32_t)__builtin_ctz(pass);
+	}
+	return n;
+}
+#endif
 
 static float below(double v)
 {
@@ -101,12 +120,37 @@ static float below(double v)
 	return (double)f > v ? nextafterf(f, -INFINITY) : f;
 }
 
-float vk_code_screen_floor(enum vk_metric m, const struct vk_code_query *cq, float floor)
+/* The screen leaves ||q||^2 out: what a row must have there to reach `floor`. */
+static float l2_floor(const struct vk_code_query *cq, float floor)
 {
-	if (m != VK_METRIC_L2 || floor == -INFINITY) return floor;
 	/* canonical >= (q^2 + x^2 - 2 <q, x>) (1 - slack) - small, and canonical <= -floor is asked for; a stored norm is at
 	 * most 2^-22 above the true one. */
 	double q = (double)cq->norm * (1 - 0x1p-21);
 	double most = (-(double)floor + 1e-37) / (1 - cq->slack_rel);
 	return below(q * q - most - 0x1p-21 * (q * q + fabs(most)) - 1e-37);
+}
+
+size_t vk_code_screen(enum vk_cpu_level level, enum vk_metric m, const struct vk_code_query *cq,
+		      const struct vk_code_columns *c, const int32_t *dot, float floor, uint32_t *idx)
+{
+	(void)level;
+	if (!(floor > -INFINITY) || !(c->longest < LONGEST) || !(cq->norm < LONGEST && cq->norm > SHORTEST)) {
+		for (size_t i = 0; i < c->n; i++) idx[i] = (uint32_t)i;
+		return c->n;
+	}
+	const float norm = cq->norm * (1 + MARGIN);
+	/* The canonical L2 has its slack in the floor. */
+	const double slack = m == VK_METRIC_L2 ? 0 : cq->slack_rel * (double)norm;
+	const struct screen s = {
+	    .sum = (float)((double)cq->step * (double)cq->sum),
+	    .step = cq->step,
+	    .norm = norm,
+	    .err = (float)((double)cq->err + slack) * (1 + MARGIN),
+	    .floor = m == VK_METRIC_L2 ? l2_floor(cq, floor) : floor,
+	};
+#if defined(__x86_64__)
+	if (level == VK_CPU_AVX512) return screen_avx512(&s, c, dot, idx);
+	if (level == VK_CPU_AVX2) return screen_avx2(&s, c, dot, idx);
+#endif
+	return screen_plain(&s, c, 0, dot, 0, idx);
 }
