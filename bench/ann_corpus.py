@@ -95,9 +95,9 @@ def passages(cache):
     return sorted(seen, key=order)
 
 
-def write(cache, out):
+def write(cache, out, most):
     """One passage a line."""
-    texts = passages(pathlib.Path(cache))
+    texts = passages(pathlib.Path(cache))[:most]
     part = pathlib.Path(str(out) + ".part")
     part.write_text("".join(t + "\n" for t in texts))
     part.rename(out)
