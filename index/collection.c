@@ -1,6 +1,8 @@
 /* A collection's life: open, close, the config in memory; statistics and cursors. */
+#include "index/ann.h"
 #include "index/collection_internal.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -140,6 +142,10 @@ static enum vk_status start(struct vk_collection *c, const char *dir, struct vk_
 
 static void destroy(struct vk_collection *c)
 {
+	/* The indexes' worker begins views until it is joined: their references must not be the last. */
+	atomic_store(&c->refs, INT_MAX / 2);
+	vk_ann_free(c->ann);
+	c->ann = NULL;
 	if (c->kv) {
 		pthread_mutex_lock(&c->lock);
 		c->closing = true;
@@ -174,6 +180,11 @@ enum vk_status vk_collection_open(const char *dir, struct vk_bytes config, const
 		destroy(c);
 		return st;
 	}
+	struct vk_ann_opts ann = {.dir = dir, .read_only = o->read_only};
+	if ((st = vk_ann_new(c, &ann, &c->ann, err))) {
+		destroy(c);
+		return st;
+	}
 	atomic_store(&c->seal_all, true); /* what the last process left in the tail */
 	vk_background_kick(c);
 	*out = c;
@@ -194,6 +205,11 @@ void vk_collection_unref(struct vk_collection *c)
 struct vk_kv *vk_collection_kv(struct vk_collection *c)
 {
 	return c->kv;
+}
+
+struct vk_ann *vk_collection_ann(struct vk_collection *c)
+{
+	return c->ann;
 }
 
 struct vk_colconf *vk_collection_config(struct vk_collection *c)

@@ -32,6 +32,7 @@ enum vk_status vk_collection_open(const char *dir, struct vk_bytes config, const
 struct vk_collection *vk_collection_ref(struct vk_collection *c);
 void vk_collection_unref(struct vk_collection *c); /* the last one closes: never from a writer's callback */
 struct vk_kv *vk_collection_kv(struct vk_collection *c);
+struct vk_ann *vk_collection_ann(struct vk_collection *c); /* index/ann.h; lives as long as c */
 /* The config of now, a reference. */
 struct vk_colconf *vk_collection_config(struct vk_collection *c);
 

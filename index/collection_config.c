@@ -3,6 +3,7 @@
  * are never given twice (a dropped one's rows may still be going), a set that stays keeps its shape, an
  * index that comes is "building".
  */
+#include "index/ann.h"
 #include "index/collection_internal.h"
 
 #include <time.h>
@@ -135,6 +136,7 @@ static void committed(void *arg)
 	struct configure *x = arg;
 	vk_collection_conf_adopt(x->c, x->next, x->epoch);
 	vk_background_kick(x->c);
+	if (x->c->ann) vk_ann_poke(x->c->ann);
 }
 
 /* --- waiting for indexes --- */

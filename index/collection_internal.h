@@ -55,6 +55,8 @@ struct vk_collection {
 	atomic_bool sealing, building;
 	atomic_uint tail_rows;    /* put since sealing last looked */
 	atomic_llong wrote_at_ms; /* the last write's own clock */
+	struct vk_ann *ann;       /* its indexes; NULL while opening and closing */
+	atomic_ullong points;     /* after the last write */
 };
 
 /* The state record. */

@@ -3,6 +3,7 @@
  * whole: what it put before is undone by the store (store/kv.h tries it alone and gives the transaction
  * up).
  */
+#include "index/ann.h"
 #include "index/collection_internal.h"
 
 #include <assert.h>
@@ -420,6 +421,7 @@ static enum vk_status apply(void *arg, struct vk_kv_txn *t)
 	in->sequence = a.w.state.sequence;
 	st = vk_writer_end(&a.w, st);
 	if (!st) atomic_fetch_add_explicit(&in->c->tail_rows, a.w.rows_put, memory_order_relaxed);
+	if (!st) atomic_store_explicit(&in->c->points, a.w.state.points, memory_order_relaxed);
 	return st;
 }
 
@@ -430,6 +432,7 @@ static void committed(void *arg)
 	struct vk_write *in = arg;
 	atomic_store_explicit(&in->c->wrote_at_ms, in->now_ms, memory_order_relaxed);
 	if (atomic_load_explicit(&in->c->tail_rows, memory_order_relaxed) >= KICK_ROWS) vk_background_kick(in->c);
+	if (in->c->ann) vk_ann_wrote(in->c->ann, atomic_load_explicit(&in->c->points, memory_order_relaxed));
 }
 
 /* Makes sure that a failure has words. */

@@ -241,11 +241,18 @@ static bool by_bits(const struct vk_query *q)
 	return q->using->set.quant == VK_QUANT_BINARY && q->quant && !q->exact && !q->quant_ignore && !q->quant_rescore_off;
 }
 
+/* May an index nominate? A few points among prefetches are looked at one by one; rescoring off means codes alone, which only sign
+ * bits have. */
+static bool by_index(const struct vk_query *q)
+{
+	return !q->exact && !q->prefetch_n && !by_bits(q);
+}
+
 /* Can both be of one call? */
 static bool together(const struct node *a, const struct node *b)
 {
 	return a->q->using->set.id == b->q->using->set.id && a->place == b->place && by_bits(a->q) == by_bits(b->q) &&
-	       (!by_bits(a->q) || a->q->oversampling == b->q->oversampling);
+	       (!by_bits(a->q) || a->q->oversampling == b->q->oversampling) && by_index(a->q) == by_index(b->q);
 }
 
 /* Strictly: Qdrant's thresholds are not reached by what equals them. */
@@ -267,10 +274,30 @@ static enum vk_status take_hits(struct run *r, struct node *n, const struct vk_e
 	return VK_OK;
 }
 
+static struct vk_ann_query query_of(const struct node *n, const struct vk_bitmap *in)
+{
+	const struct vk_query *q = n->q;
+	struct vk_ann_query e = {.q = {.vector = q->vector, .limit = n->take + n->tree->out_n, .floor = -INFINITY, .in = in},
+				 .ef = q->ef, .recall = q->recall};
+	if (q->has_threshold) e.q.floor = vk_rank_of_threshold(q->using->set.metric, q->threshold);
+	return e;
+}
+
+static enum vk_status search_exactly(struct run *r, const struct vk_set *s, struct vk_ann_query *q, size_t n, const struct vk_exact_opts *o)
+{
+	struct vk_exact_query *e = vk_arena_calloc(r->a, n, sizeof *e);
+	if (!e) return no_memory(r);
+	for (size_t i = 0; i < n; i++) e[i] = q[i].q;
+	enum vk_status st = vk_exact_search(r->v, s, e, n, o, r->a, NULL, r->err);
+	for (size_t i = 0; i < n; i++) q[i].q = e[i];
+	return st;
+}
+
 static enum vk_status search(struct run *r, struct node **nodes, size_t n, const struct vk_bitmap *in)
 {
 	const struct vk_query *first = nodes[0]->q;
-	struct vk_exact_query *e = vk_arena_calloc(r->a, n, sizeof *e);
+	const struct vk_set *set = &first->using->set;
+	struct vk_ann_query *e = vk_arena_calloc(r->a, n, sizeof *e);
 	struct vk_exact_opts o = {.path = by_bits(first) ? VK_EXACT_BITS : VK_EXACT_AUTO, .oversampling = first->oversampling,
 				  .level = vk_cpu_best()};
 	if (!e) return no_memory(r);
@@ -278,14 +305,9 @@ static enum vk_status search(struct run *r, struct node **nodes, size_t n, const
 		o.pool = r->env->pool;
 		o.stop = r->env->stop;
 	}
-	for (size_t i = 0; i < n; i++) {
-		const struct vk_query *q = nodes[i]->q;
-		e[i] = (struct vk_exact_query){.vector = q->vector, .limit = nodes[i]->take + nodes[i]->tree->out_n, .floor = -INFINITY,
-					       .in = in};
-		if (q->has_threshold) e[i].floor = vk_rank_of_threshold(q->using->set.metric, q->threshold);
-	}
-	enum vk_status st = vk_exact_search(r->v, &first->using->set, e, n, &o, r->a, NULL, r->err);
-	for (size_t i = 0; !st && i < n; i++) st = take_hits(r, nodes[i], &e[i]);
+	for (size_t i = 0; i < n; i++) e[i] = query_of(nodes[i], in);
+	enum vk_status st = by_index(first) ? vk_ann_search(r->v, set, e, n, &o, r->a, NULL, r->err) : search_exactly(r, set, e, n, &o);
+	for (size_t i = 0; !st && i < n; i++) st = take_hits(r, nodes[i], &e[i].q);
 	return st;
 }
 

@@ -14,6 +14,7 @@
 #ifndef VK_INDEX_QUERY_H
 #define VK_INDEX_QUERY_H
 
+#include "index/ann.h"
 #include "index/exact.h"
 #include "index/filter.h"
 
@@ -52,6 +53,8 @@ struct vk_query {
 	bool has_threshold;
 	float threshold;                     /* in the API's scores */
 	bool exact;                          /* params.exact */
+	uint32_t ef;                         /* params.hnsw_ef, 0: auto */
+	float recall;                        /* params.recall, 0: the plan's */
 	bool quant_ignore, quant_rescore_off;
 	bool quant;                          /* params.quantization was given: sign bits may answer, where they are kept */
 	float oversampling;                  /* 0: none said */
