@@ -415,10 +415,11 @@ static enum vk_status not_there(struct vk_qd *q, struct vk_bytes id, struct vk_e
 static enum vk_status spaces_meet(const struct vk_qd *q, const struct vk_vector_conf *theirs, const struct vk_vector_conf *ours,
 				  struct vk_error *err)
 {
-	if (theirs->set.dims != ours->set.dims)
+	bool judged = q->conf->provenance != VK_PROVENANCE_OFF && theirs->space && ours->space;
+	if (!judged || strcmp(theirs->space, ours->space) == 0) {
+		if (theirs->set.dims == ours->set.dims) return VK_OK;
 		return vk_qd_wrong(err, "Vector dimension error: expected dim: %u, got %u", ours->set.dims, theirs->set.dims);
-	if (q->conf->provenance == VK_PROVENANCE_OFF || !theirs->space || !ours->space || strcmp(theirs->space, ours->space) == 0)
-		return VK_OK;
+	}
 	return vk_fail_param(err, VK_E_CONFLICT, "space_mismatch", NULL,
 			     "Conflict: vector `%s` holds space %s, but the point that is looked up has a vector of space %s. Vectors of "
 			     "two spaces do not compare.", ours->name[0] ? ours->name : "default", ours->space, theirs->space);

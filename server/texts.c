@@ -88,6 +88,8 @@ static enum vk_status check_text(struct vk_text_run *run, const struct vk_qd_tex
 			       app->config.text_bytes_max);
 	const struct vk_space *s = space_of(run, t, role, err);
 	if (!s) return err->st;
+	/* Before dims: two spaces are told apart by their names, however long their vectors are. */
+	if (t->vector->space && (st = vk_qd_joins(t->vector, s->id, true, t->write, err))) return st;
 	if (s->dims != t->vector->set.dims && !vk_space_gives_dims(s, t->vector->set.dims))
 		return vk_fail(err, VK_E_INVALID,
 			       "Wrong input: Vector dimension error: expected dim: %u, got %u (vector `%s`, space %s)",

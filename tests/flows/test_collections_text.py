@@ -99,6 +99,25 @@ def test_another_space_is_a_409_that_names_both(spaced, fake):
     assert info(spaced)["points_count"] == 1
 
 
+def test_another_space_of_other_dims_is_a_409_that_names_both(serve, fake):
+    provider = procs.provider(fake)
+    server = serve(procs.config(providers={"fake": provider},
+                                spaces={"test/a@1": procs.space(("fake", "m")), "test/c@1": procs.space(("fake", "o"), dims=16)},
+                                models={"m": "test/a@1", "o": "test/c@1"}))
+    make(server)
+    make(server, "other", dims=16, metadata={"veckeep": {"spaces": {"": "test/c@1"}}})
+    put(server, "/collections/other/points?wait=true", {"points": [{"id": 1, "vector": [0.5] * 16}]})
+    post(server, "/collections/docs/points/query", {"query": {"text": "q", "model": "o"}}, 400)     # of no space yet: only dims
+    upsert_texts(server, ["a"])
+    before = fake.stats()["calls"]
+    for got in (upsert_texts(server, ["b"], model="o", status=409),
+                post(server, "/collections/docs/points/query", {"query": {"text": "q", "model": "o"}}, 409),
+                post(server, "/collections/docs/points/query", {"query": 1, "lookup_from": {"collection": "other"}}, 409)):
+        text = got["status"]["error"]
+        assert "test/a@1" in text and "test/c@1" in text
+    assert fake.stats()["calls"] == before, "nothing is bought for a refused request"
+
+
 def test_raw_vectors_are_recognised_by_where_they_came_from(spaced):
     upsert_texts(spaced, ["a"])
     mine = spaced.embed("raw", input_type="document").rows()[0].tolist()
