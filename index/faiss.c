@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "index/faiss_internal.h"
 
@@ -74,7 +75,8 @@ enum vk_status vk_faiss_new(const struct vk_faiss_conf *c, struct vk_faiss **out
 	if (!face) return VK_E_UNAVAILABLE;
 	struct vk_faiss *f = calloc(1, sizeof *f);
 	if (!f) return vk_fail(err, VK_E_NOMEM, "no memory");
-	*f = (struct vk_faiss){.face = face, .plan = plan, .metric = c->metric, .bytes_max = c->bytes_max, .rows_expected = c->rows};
+	*f = (struct vk_faiss){.face = face, .plan = plan, .metric = c->metric, .bytes_max = c->bytes_max, .rows_expected = c->rows,
+				 .file = -1};
 	struct vk_faiss_make m = {.factory = plan.factory,
 				  .dims = plan.binary ? plan.code_dims : plan.dims,
 				  .inner_product = c->metric != VK_METRIC_L2,
@@ -99,6 +101,7 @@ void vk_faiss_free(struct vk_faiss *f)
 {
 	if (!f) return;
 	if (f->ix) f->face->destroy(f->ix);
+	if (f->file >= 0) close(f->file);
 	free(f->label);
 	free(f);
 }
@@ -106,6 +109,16 @@ void vk_faiss_free(struct vk_faiss *f)
 const struct vk_faiss_plan *vk_faiss_plan_of(const struct vk_faiss *f)
 {
 	return &f->plan;
+}
+
+uint64_t vk_faiss_rows(const struct vk_faiss *f)
+{
+	return f->rows;
+}
+
+bool vk_faiss_filters(const struct vk_faiss *f)
+{
+	return f->filters;
 }
 
 /* --- rows as the index wants them --- */
@@ -195,10 +208,24 @@ static enum vk_status check_query(const struct vk_faiss *f, const struct vk_fais
 	return VK_OK;
 }
 
+void vk_faiss_dial(struct vk_faiss *f, uint32_t nprobe, uint32_t ef)
+{
+	f->nprobe = nprobe < VK_FAISS_NPROBE_MAX ? nprobe : VK_FAISS_NPROBE_MAX;
+	f->ef = ef < VK_FAISS_WIDE_MAX ? ef : VK_FAISS_WIDE_MAX;
+}
+
 static uint32_t nprobe_of(const struct vk_faiss *f, uint32_t asked)
 {
-	uint32_t n = asked ? asked : (uint32_t)ceil(sqrt(f->plan.nlist));
+	uint32_t n = asked ? asked : f->nprobe;
+	if (!n) n = (uint32_t)ceil(sqrt(f->plan.nlist));
 	return n < f->plan.nlist ? n : f->plan.nlist;
+}
+
+static uint32_t ef_of(const struct vk_faiss *f, uint32_t asked)
+{
+	if (!f->plan.hnsw_m) return 0;
+	if (asked) return asked;
+	return f->ef ? f->ef : EF_DEFAULT;
 }
 
 /* The face's numbers, in q->label, become labels and close up. */
@@ -231,7 +258,7 @@ enum vk_status vk_faiss_search(const struct vk_faiss *f, const struct vk_faiss_q
 				   .queries = q->queries,
 				   .k = q->want,
 				   .nprobe = nprobe_of(f, q->nprobe),
-				   .ef = f->plan.hnsw_m ? (q->ef ? q->ef : EF_DEFAULT) : 0,
+				   .ef = ef_of(f, q->ef),
 				   .base_k = !f->plan.refine ? 0 : base_k < VK_FAISS_WIDE_MAX ? (uint32_t)base_k : VK_FAISS_WIDE_MAX,
 				   .allow = q->allow,
 				   .allow_n = q->allow_n,

@@ -59,6 +59,8 @@ struct vk_faiss_opts {
 enum vk_status vk_faiss_new(const struct vk_faiss_conf *c, struct vk_faiss **out, struct vk_error *err);
 void vk_faiss_free(struct vk_faiss *f);
 const struct vk_faiss_plan *vk_faiss_plan_of(const struct vk_faiss *f);
+uint64_t vk_faiss_rows(const struct vk_faiss *f);
+bool vk_faiss_filters(const struct vk_faiss *f); /* a query may say `allow` */
 /* n rows of dims floats; nothing to do (VK_OK) when plan.train_min is 0. VK_E_INVALID: n is less than that. */
 enum vk_status vk_faiss_train(struct vk_faiss *f, size_t n, const float *rows, const struct vk_faiss_opts *o, struct vk_error *err);
 /* Given up in the middle (stop, memory) the index is of no use any more: free it. */
@@ -69,8 +71,8 @@ struct vk_faiss_query {
 	const float *vector;   /* queries x dims; COSINE: unit */
 	size_t queries;
 	uint32_t want;         /* 1 to VK_FAISS_K_MAX */
-	uint32_t nprobe;       /* IVF: lists to look at; 0: the square root of their number */
-	uint32_t ef;           /* HNSW: beam, raised to want; 0: 64 */
+	uint32_t nprobe;       /* IVF: lists to look at; 0: vk_faiss_dial()'s, else the square root of their number */
+	uint32_t ef;           /* HNSW: beam, raised to want; 0: vk_faiss_dial()'s, else 64 */
 	uint32_t oversample;   /* Refine: candidates a nomination; 0: 4 */
 	const uint64_t *allow; /* bits over labels, NULL: all. Only for kinds whose info says `filters` */
 	uint32_t allow_n;      /* labels that allow speaks of; others are not allowed */
@@ -79,6 +81,8 @@ struct vk_faiss_query {
 	float *near;           /* bigger is nearer: inner product, minus squared L2, minus Hamming */
 	uint32_t *found;       /* a query */
 };
+/* What queries get that do not say; 0: the defaults. Before there are searches. */
+void vk_faiss_dial(struct vk_faiss *f, uint32_t nprobe, uint32_t ef);
 enum vk_status vk_faiss_search(const struct vk_faiss *f, const struct vk_faiss_query *q, const struct vk_faiss_opts *o,
 			       struct vk_error *err);
 

@@ -91,6 +91,29 @@ static enum vk_status decode(const uint8_t b[FOOT], uint64_t file_bytes, struct 
 	return VK_OK;
 }
 
+static enum vk_status fail_errno(struct vk_error *err, const char *path)
+{
+	enum vk_status st = errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? VK_E_NO_SPACE : VK_E_IO;
+	if (errno == ENOENT) st = VK_E_NOT_FOUND;
+	return vk_fail(err, st, "%s: %s", path, strerror(errno));
+}
+
+/* Read, not mapped: a disk that fails is an error then, not a fault. */
+static enum vk_status read_at(int fd, uint64_t at, void *dst, size_t n, const char *path, struct vk_error *err)
+{
+	char *p = dst;
+	while (n) {
+		ssize_t got = pread(fd, p, n, (off_t)at);
+		if (got < 0 && errno == EINTR) continue;
+		if (got < 0) return fail_errno(err, path);
+		if (got == 0) return vk_fail(err, VK_E_CORRUPT, "%s became shorter", path);
+		p += got;
+		at += (uint64_t)got;
+		n -= (size_t)got;
+	}
+	return VK_OK;
+}
+
 /* --- writing --- */
 
 struct out {
@@ -138,13 +161,6 @@ static enum vk_status put_section(struct out *o, const struct vk_faiss *f, struc
 	return st;
 }
 
-static enum vk_status fail_errno(struct vk_error *err, const char *path)
-{
-	enum vk_status st = errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? VK_E_NO_SPACE : VK_E_IO;
-	if (errno == ENOENT) st = VK_E_NOT_FOUND;
-	return vk_fail(err, st, "%s: %s", path, strerror(errno));
-}
-
 static enum vk_status sync_directory_of(const char *path, struct vk_error *err)
 {
 	char dir[PATH_MAX];
@@ -153,6 +169,20 @@ static enum vk_status sync_directory_of(const char *path, struct vk_error *err)
 	if (slash == dir) return vk_dir_sync("/", err);
 	if (slash) *slash = 0;
 	return vk_dir_sync(slash ? dir : ".", err);
+}
+
+/* Lists that are mapped are FAISS's part as it was written: copied from the file that they are in. */
+static enum vk_status copy_faiss_part(const struct vk_faiss *f, struct out *o)
+{
+	uint8_t *b = malloc(BUFFER);
+	enum vk_status st = b ? VK_OK : vk_fail(o->err, VK_E_NOMEM, "no memory");
+	for (uint64_t at = 0, n; !st && at < f->faiss_bytes; at += n) {
+		n = f->faiss_bytes - at < BUFFER ? f->faiss_bytes - at : BUFFER;
+		st = read_at(f->file, at, b, n, "the index's file", o->err);
+		if (!st) st = put(o, b, n);
+	}
+	free(b);
+	return st;
 }
 
 /* foot NULL: FAISS's part alone. */
@@ -166,7 +196,7 @@ static enum vk_status write_file(const struct vk_faiss *f, const char *path, str
 	enum vk_status st = VK_OK;
 	o.fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (o.fd < 0) st = fail_errno(err, tmp);
-	if (!st) st = f->face->write(f->ix, put, &o, err);
+	if (!st) st = f->file >= 0 ? copy_faiss_part(f, &o) : f->face->write(f->ix, put, &o, err);
 	if (!st && foot) st = put_section(&o, f, foot);
 	if (!st) st = flush(&o);
 	if (!st && fsync(o.fd) != 0) st = fail_errno(err, tmp);
@@ -193,22 +223,6 @@ enum vk_status vk_faiss_export(const struct vk_faiss *f, const char *path, struc
 }
 
 /* --- opening --- */
-
-/* Read, not mapped: a disk that fails is an error then, not a fault. */
-static enum vk_status read_at(int fd, uint64_t at, void *dst, size_t n, const char *path, struct vk_error *err)
-{
-	char *p = dst;
-	while (n) {
-		ssize_t got = pread(fd, p, n, (off_t)at);
-		if (got < 0 && errno == EINTR) continue;
-		if (got < 0) return fail_errno(err, path);
-		if (got == 0) return vk_fail(err, VK_E_CORRUPT, "%s became shorter", path);
-		p += got;
-		at += (uint64_t)got;
-		n -= (size_t)got;
-	}
-	return VK_OK;
-}
 
 static enum vk_status check_faiss_part(int fd, const struct foot *foot, const char *path, struct vk_error *err)
 {
@@ -274,6 +288,7 @@ enum vk_status vk_faiss_open(const char *path, bool map, struct vk_faiss **out, 
 	struct vk_faiss *f = calloc(1, sizeof *f);
 	if (!f) return vk_fail(err, VK_E_NOMEM, "no memory");
 	f->face = face;
+	f->file = -1;
 	enum vk_status st = check_file(path, &foot, &f->label, err);
 	if (!st && vk_faiss_plan(foot.factory, foot.dims, &f->plan, err))
 		st = vk_fail(err, VK_E_CORRUPT, "%s: \"%s\" is not a factory string of this program", path, foot.factory);
@@ -284,7 +299,9 @@ enum vk_status vk_faiss_open(const char *path, bool map, struct vk_faiss **out, 
 	f->rows = f->cap = f->rows_expected = foot.rows;
 	f->trained = info.trained;
 	f->filters = info.filters;
+	f->faiss_bytes = foot.faiss_bytes;
 	st = agree(f, &info, path, err);
+	if (!st && info.mapped && (f->file = open(path, O_RDONLY | O_CLOEXEC)) < 0) st = fail_errno(err, path);
 	*sequence = foot.sequence;
 	memcpy(tag, foot.tag, 32);
 out:

@@ -42,6 +42,9 @@ static void load(void)
 	const char *core = core_types[vk_cpu_best()];
 	if (core) setenv("OPENBLAS_CORETYPE", core, 0);
 	setenv("OPENBLAS_NUM_THREADS", "1", 1);
+	/* OpenMP's too, which FAISS brings along (index/faiss_load.c): threads that spin for each other while others want the
+	 * cores make a build many times slower. Read when it is loaded, so it is set here, before there are threads. */
+	setenv("OMP_WAIT_POLICY", "passive", 0);
 
 	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
 		void *lib = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
