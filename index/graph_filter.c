@@ -25,9 +25,11 @@ static inline uint32_t label_of(const struct vk_graph *g, uint32_t node)
 	return __atomic_load_n(vk_graph_label_at(g, node), __ATOMIC_RELAXED);
 }
 
+/* VK_GRAPH_NONE behind the last, and for what a damaged file may hold. */
 static inline uint32_t chain_of(const struct vk_graph *g, uint32_t node)
 {
-	return __atomic_load_n(vk_graph_chain_at(g, node), __ATOMIC_ACQUIRE);
+	uint32_t next = __atomic_load_n(vk_graph_chain_at(g, node), __ATOMIC_ACQUIRE);
+	return next < g->conf.capacity ? next : VK_GRAPH_NONE;
 }
 
 static inline bool label_allowed(const struct vk_graph_query *q, uint32_t label)
