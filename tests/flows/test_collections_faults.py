@@ -11,18 +11,9 @@ import time
 import pytest
 
 import procs
+from qdrant_http import ask, error
 
 DIMS = 64
-
-
-def ask(server, method, path, body=None, status=200, client=None):
-    got = (client or server._client).request(method, path, body, server.headers())
-    assert got.status == status, (method, path, got)
-    return got.json()
-
-
-def error(server, method, path, body=None, status=400):
-    return ask(server, method, path, body, status)["status"]["error"]
 
 
 def row(i):
