@@ -24,6 +24,7 @@
 #define BATCH_LEAST 64u
 #define ENTRIES_SHARE 64u /* while it is built: one node of 64 that are there */
 #define ENTRIES_BUILD 256u
+#define SLACK 5u /* a full node is pruned to 4/5: each prune then pays for a dozen edges back, not for one */
 #define BETWEEN_MS 60000u
 #define NEAR_MAX 256u
 
@@ -171,7 +172,7 @@ static void take_back(struct build *b, struct worker *w, uint32_t target, const 
 	struct vk_graph_ready *r = vk_graph_scratch_ready(w->scratch);
 	vk_graph_ready_node(g, target, r);
 	near_all(g, r, w->seen, n + back_n);
-	n = vk_graph_prune(g, w->scratch, target, w->seen, n + back_n, e);
+	n = vk_graph_prune_to(g, w->scratch, target, w->seen, n + back_n, degree - degree / SLACK, e);
 	memset(e + n, 0xff, (degree - n) * sizeof *e);
 }
 

@@ -4,7 +4,8 @@
  *   graph_build.c    the passes, and the frozen batches
  *   graph_load.c     rows to codes, labels, chains of equal codes
  *   graph_reach.c    what the batches left alone is tied on; in-degrees
- *   graph_profile.c  mean, axes, which profile
+ *   graph_profile.c  mean; which profile, by the recall of a sample
+ *   graph_axes.c     principal axes
  *   graph_team.c     threads
  */
 #ifndef VK_INDEX_GRAPH_BUILD_H
@@ -21,6 +22,11 @@ struct vk_graph_sample { /* rows as they came, evenly from all of them; n 0: the
 /* Sets mean, codec, code_dims and axes of an empty graph by its conf and the sample, and reserves again if need be. */
 enum vk_status vk_graph_profile_set(struct vk_graph *g, const struct vk_graph_sample *s, struct vk_graph_team *t,
 				    struct vk_error *err);
+
+/* `count` orthonormal rows of dims floats that span the leading principal axes of the sample around g->mean (free()), and how
+ * much of its variance the first 1, 2, ... of them hold. */
+enum vk_status vk_graph_axes(const struct vk_graph *g, const struct vk_graph_sample *s, struct vk_graph_team *t, uint32_t count,
+			     float **out, float *held);
 
 /* Reads every row: codes, labels, chains; empty edge lists; n. */
 enum vk_status vk_graph_load(struct vk_graph *g, const struct vk_graph_source *src, struct vk_graph_team *t,

@@ -186,5 +186,8 @@ enum vk_status vk_graph_entries(struct vk_graph *g);
  * out. near: of candidate to node. Ties do not occlude. s: for distances between candidates. Returns how many. */
 uint32_t vk_graph_prune(struct vk_graph *g, struct vk_graph_scratch *s, uint32_t node, struct vk_graph_seen *cand, uint32_t n,
 			uint32_t *out);
+/* The same, at most `most` edges: places left free are places for edges back, which then cost no prune. */
+uint32_t vk_graph_prune_to(struct vk_graph *g, struct vk_graph_scratch *s, uint32_t node, struct vk_graph_seen *cand, uint32_t n,
+			   uint32_t most, uint32_t *out);
 
 #endif

@@ -140,10 +140,10 @@ static bool keeps(const struct kept *kept, uint32_t node)
 }
 
 static void keep_round(struct vk_graph *g, struct vk_graph_ready *r, float alpha, struct candidate *c, uint32_t n,
-		       struct kept *kept)
+		       struct kept *kept, uint32_t most)
 {
 	const struct rule rule = rule_of(g->conf.metric);
-	for (uint32_t i = 0; i < n && kept->n < g->conf.degree; i++) {
+	for (uint32_t i = 0; i < n && kept->n < most; i++) {
 		if (c[i].out) continue;
 		float bound = bound_of(rule, c[i].near, alpha);
 		compare(g, r, rule, &c[i], bound, kept);
@@ -201,16 +201,22 @@ static uint32_t gather(uint32_t node, const struct vk_graph_seen *cand, uint32_t
 	return k.n;
 }
 
-uint32_t vk_graph_prune(struct vk_graph *g, struct vk_graph_scratch *s, uint32_t node, struct vk_graph_seen *cand, uint32_t n,
-			uint32_t *out)
+uint32_t vk_graph_prune_to(struct vk_graph *g, struct vk_graph_scratch *s, uint32_t node, struct vk_graph_seen *cand, uint32_t n,
+			   uint32_t most, uint32_t *out)
 {
-	assert(g->conf.degree <= VK_GRAPH_DEGREE_MAX);
+	assert(most <= VK_GRAPH_DEGREE_MAX);
 	struct candidate c[CANDIDATES_MAX];
 	struct kept kept = {.n = 0};
 	struct vk_graph_ready *r = vk_graph_scratch_ready(s);
 	n = gather(node, cand, n, c);
-	keep_round(g, r, 1.0f, c, n, &kept);
-	if (g->conf.alpha > 1.0f) keep_round(g, r, g->conf.alpha, c, n, &kept);
+	keep_round(g, r, 1.0f, c, n, &kept, most);
+	if (g->conf.alpha > 1.0f) keep_round(g, r, g->conf.alpha, c, n, &kept, most);
 	put_out(c, &kept, out);
 	return kept.n;
+}
+
+uint32_t vk_graph_prune(struct vk_graph *g, struct vk_graph_scratch *s, uint32_t node, struct vk_graph_seen *cand, uint32_t n,
+			uint32_t *out)
+{
+	return vk_graph_prune_to(g, s, node, cand, n, g->conf.degree, out);
 }
