@@ -3,8 +3,10 @@
 
     data [SET...]            fetches or makes sets (glove mnist text synthetic; SET@ROWS is a smaller one)
     build SET [LIBRARY...]   indexes, with all threads, then one config a library again with one
-    run SET [LIBRARY...]     what of builds and rounds is missing
-    all                      everything; the rounds of the libraries take turns
+    rounds [SET...]          what of the rounds is missing, of what is built; the libraries take turns
+    run SET [LIBRARY...]     both
+    all                      everything
+    again SET [LIBRARY...]   forgets rounds (--builds: indexes, too)
     report                   tables and curves of what is there
     status                   what is there, what is missing
     embed SECONDS            some more of the real texts' vectors; exit 75: there are more
@@ -284,16 +286,22 @@ def builds(data, libraries):
     for case in every:
         attempt(build, case)
     for x in libraries:
-        mine = [c for c in every if c.library == x]
-        attempt(build_alone, mine[0])
-    return every
+        attempt(build_alone, next(c for c in every if c.library == x))
 
 
-def run(data, libraries):
-    every = builds(data, libraries)
+def rounds(data, libraries):
     for r in range(ROUNDS):
-        for case in every:
+        for case in cases(data, libraries):
             attempt(round_of, case, r)
+
+
+def again(data, libraries, with_builds):
+    for case in cases(data, libraries):
+        for path in case.results.glob(f"{case.name}.*.json"):
+            if with_builds or ".build" not in path.name:
+                path.unlink()
+        if with_builds:
+            remove(case.index)
 
 
 def status(data):
@@ -304,26 +312,36 @@ def status(data):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("verb", choices=("data", "build", "run", "all", "report", "status", "embed"))
+    p.add_argument("verb", choices=("data", "build", "rounds", "run", "all", "again", "report", "status", "embed"))
     p.add_argument("words", nargs="*")
+    p.add_argument("--builds", action="store_true")
     o = p.parse_args()
     if o.verb == "data":
         for name in o.words or SETS:
             print(json.dumps(ann_data.ensure(name).meta))
     elif o.verb == "embed":
         sys.exit(0 if ann_data.embed(*o.words[:1]) else OVER)
-    elif o.verb in ("build", "run"):
+    elif o.verb in ("build", "run", "again"):
         if not o.words or any(x not in LIBRARIES for x in o.words[1:]):
             sys.exit(f"{o.verb} SET [LIBRARY...]; there are {' '.join(LIBRARIES)}")
-        (builds if o.verb == "build" else run)(ann_data.ensure(o.words[0]), o.words[1:] or USUAL)
-    elif o.verb == "all":
-        for name in SETS:
-            run(ann_data.ensure(name), USUAL)
+        data, libraries = ann_data.ensure(o.words[0]), o.words[1:] or USUAL
+        if o.verb == "again":
+            again(data, libraries, o.builds)
+        else:
+            builds(data, libraries)
+        if o.verb == "run":
+            rounds(data, libraries)
+    elif o.verb in ("all", "rounds"):
+        for name in o.words or SETS:
+            data = ann_data.ensure(name)
+            if o.verb == "all":
+                builds(data, USUAL)
+            rounds(data, USUAL)
     elif o.verb == "status":
         for name in o.words or SETS:
             if (HOME / name / "meta.json").exists():
                 status(ann_data.Set(name))
-    if o.verb in ("run", "all", "report"):
+    if o.verb in ("run", "rounds", "all", "report"):
         import ann_report
         ann_report.write(o.words[:1] if o.verb == "run" else o.words or SETS)
 

@@ -345,7 +345,7 @@ def main():
                    rounds=args.rounds, seconds=args.seconds, machine=lab.machine(), load=os.getloadavg()[1])
         (keep / f"{name}.json").write_text(json.dumps(got, indent=1))
         print(report.part(name, got), flush=True)
-    pathlib.Path(args.out).write_text(report.whole(keep, list(PARTS)))
+    pathlib.Path(args.out).write_text(report.whole(keep))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,248 @@
+"""The tables and curves of bench/ann from the files that its steps left.
+
+A figure at a recall is read off one config's own curve, by the line between the two measured points around it, and a library gets
+its best config's; ">" marks a figure of a library whose least accurate point is already better than that. Every figure is the median
+over rounds, a ratio the median of the rounds' ratios. "One thread" is the faster of single calls and batches of 1,000, so that no
+binding's cost a call counts; latencies are single calls, with that cost, which stands beside them.
+"""
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+
+import ann_bench
+import ann_data
+import ann_figure
+import report
+
+TARGETS = (0.90, 0.95, 0.99)
+KEEP = ann_data.ROOT / ".cache" / "bench"
+FIGURES = ann_data.ROOT / "docs" / "ann"
+MODES = {"one": "one thread", "all": "batches of 1,000, all threads"}
+
+
+# ---- one config's curve ----
+
+def rate(point, mode):
+    t = point.get("timed") or {}
+    if mode == "one":
+        return max((t[k]["qps"] for k in ("single", "batch1000x1") if k in t), default=None)
+    if mode in ("p50_us", "p99_us"):
+        return t["single"][mode] if "single" in t else None
+    several = [v["qps"] for k, v in t.items() if k.startswith("batch1000x" if mode == "all" else "batch10x") and not k.endswith("x1")]
+    return several[0] if several else None
+
+
+def front(points, mode):
+    """(recall, figure) of the points that no other beats in both, recall ascending."""
+    best, out = -1, []
+    for recall, value in sorted(((p["recall"], rate(p, mode)) for p in points if rate(p, mode)), reverse=True):
+        if value > best:
+            best = value
+            out.append((recall, value))
+    return out[::-1]
+
+
+def between(curve, target):
+    """(the figure at this recall, whether it is only known to be more); None: not reached."""
+    if not curve or curve[-1][0] < target:
+        return None
+    if curve[0][0] > target:
+        return curve[0][1], True
+    for (r0, v0), (r1, v1) in zip(curve, curve[1:]):
+        if r0 <= target <= r1:
+            return v0 + (v1 - v0) * (target - r0) / (r1 - r0), False
+    return curve[-1][1], False
+
+
+def along(points, mode, target):
+    """A latency at this recall: along the points of the rate's curve, so it is of the same settings."""
+    keep = {r for r, _ in front(points, "one")}
+    curve = sorted((p["recall"], rate(p, mode)) for p in points if p["recall"] in keep and rate(p, mode))
+    if not curve or curve[-1][0] < target:
+        return None
+    if curve[0][0] > target:
+        return curve[0][1]
+    for (r0, v0), (r1, v1) in zip(curve, curve[1:]):
+        if r0 <= target <= r1:
+            return v0 + (v1 - v0) * (target - r0) / (r1 - r0) if r1 > r0 else v1
+    return curve[-1][1]
+
+
+# ---- a library over a set ----
+
+class Library:
+    """What was measured of one library: per config the rounds' points."""
+
+    def __init__(self, name, cases):
+        self.name, self.cases = name, cases
+        self.rounds = {c: [r for i in range(99) if (r := c.result(f"round{i}"))] for c in cases}
+        self.measured = [c for c in cases if self.rounds[c]]
+        self.n = max((len(r) for r in self.rounds.values()), default=0)
+
+    def at(self, mode, target, i):
+        """Round i's best figure: (value, only more, case)."""
+        got = [(*v, c) for c in self.measured if i < len(self.rounds[c]) and
+               (v := between(front(self.rounds[c][i]["points"], mode), target))]
+        return max(got, key=lambda g: g[0]) if got else None
+
+    def figure(self, mode, target):
+        """The median over rounds: (value, only more) or None."""
+        got = [v for i in range(self.n) if (v := self.at(mode, target, i))]
+        return (statistics.median(v[0] for v in got), any(v[1] for v in got)) if got else None
+
+    def ratio(self, other, mode, target):
+        pairs = [(a[0], b[0], a[1] or b[1]) for i in range(min(self.n, other.n))
+                 if (a := self.at(mode, target, i)) and (b := other.at(mode, target, i))]
+        return statistics.median(a / b for a, b, _ in pairs) if pairs else None
+
+    def best(self, target=0.95):
+        """The config to show: the fastest at this recall, else the one that gets nearest to it."""
+        wins = [v[2] for i in range(self.n) if (v := self.at("one", target, i))]
+        if wins:
+            return max(set(wins), key=wins.count)
+        return max(self.measured, key=lambda c: max(p["recall"] for p in self.rounds[c][0]["points"]), default=None)
+
+    def latency(self, case, mode, target=0.95):
+        got = [v for r in self.rounds[case] if (v := along(r["points"], mode, target))]
+        return statistics.median(got) if got else None
+
+    def curve(self, mode):
+        """All configs' points, medians over rounds, and the front of them."""
+        points = []
+        for c in self.measured:
+            by = {}
+            for r in self.rounds[c]:
+                for p in r["points"]:
+                    if v := rate(p, mode):
+                        by.setdefault(json.dumps(p["params"]), (p["recall"], []))[1].append(v)
+            points += [(recall, statistics.median(v)) for recall, v in by.values()]
+        best, out = -1, []
+        for recall, value in sorted(points, reverse=True):
+            if value > best:
+                best = value
+                out.append((recall, value))
+        return out[::-1]
+
+
+# ---- tables ----
+
+def num(x, form=",.0f", more=False):
+    return "-" if x is None else (">" if more else "") + format(x, form)
+
+
+def shown(figure):
+    return num(*(figure[0], ",.0f", figure[1])) if figure else "-"
+
+
+def speed_table(libraries):
+    base, rows = libraries.get("hnswlib"), []
+    for lib in libraries.values():
+        case = lib.best()
+        overhead = lib.rounds[case][0]["ready"].get("overhead_us")
+        ratios = [num(lib.ratio(base, "one", t), ".2f") + ("x" if lib.ratio(base, "one", t) else "") if base else "-" for t in (0.95, 0.99)]
+        rows.append((lib.name, case.name, *(shown(lib.figure("one", t)) for t in TARGETS), *ratios,
+                     *(shown(lib.figure("all", t)) for t in TARGETS), shown(lib.figure("ten", 0.95)),
+                     num(lib.latency(case, "p50_us")), num(lib.latency(case, "p99_us")), num(overhead, ".1f")))
+    return report.table(["library", "config at .95", "one thread .90", ".95", ".99", "x hnswlib .95", ".99", "batch 1,000 .90", ".95", ".99",
+                         "batch 10 .95", "p50 us .95", "p99 us .95", "call us"], rows)
+
+
+def seconds(result):
+    if not result:
+        return "-"
+    return f"> {result['over']:,.0f} s" if result.get("over") else f"{result['build_s']:,.0f} s"
+
+
+def memory_table(libraries, n):
+    rows = []
+    for lib in libraries.values():
+        for case in lib.cases:
+            built, alone = case.result("build"), case.result("build1")
+            if not built:
+                continue
+            rounds = lib.rounds[case]
+            size = built.get("bytes")
+            total = size + built.get("rows", 0) if size else None
+            memory = rounds[0]["memory"] if rounds else {}
+            rows.append((lib.name, case.name, seconds(alone), seconds(built), num(total and total / n), num(built.get("hot", size or 0) / n if size else None),
+                         num(memory.get("peak_rss") and memory["peak_rss"] / 1e6), num(built.get("peak_rss") and built["peak_rss"] / 1e6),
+                         num(memory.get("huge") and 100 * memory["huge"] / max(1, memory["anon"]), ",.0f"),
+                         num(rounds[0]["ready"]["load_s"] if rounds else None, ".2f"),
+                         num(max(p["recall"] for p in rounds[0]["points"]) if rounds else None, ".4f"),
+                         num(max([r["others"] for r in rounds] + [built.get("others", 0)]), ".2f")))
+    return report.table(["library", "config", "build, 1 thread", "all threads", "index B/row", "hot B/row", "peak MB, search", "peak MB, build",
+                         "huge %", "load s", "best recall", "others"], rows)
+
+
+def failures(data):
+    said = []
+    for lib in ann_bench.LIBRARIES:
+        for case in ann_bench.cases(data, [lib]):
+            if (got := case.result("failed")) and not case.result("round0"):
+                said.append(f"{lib} {case.name}: {got['why']}")
+    return "\n\nLeft out: " + "; ".join(said) + "." if said else ""
+
+
+def section(data):
+    libraries = {}
+    for name in ann_bench.LIBRARIES:
+        lib = Library(name, ann_bench.cases(data, [name]))
+        if lib.measured:
+            libraries[name] = lib
+    if not libraries:
+        return None
+    m = data.meta
+    figures = ann_data.HOME / "figures" if "@" in data.name else FIGURES  # a smoke run is no result
+    figures.mkdir(parents=True, exist_ok=True)
+    file = figures / f"{data.name}.svg"
+    file.write_text(ann_figure.draw(f"{data.name}: {m['n']:,} x {m['d']}, {m['metric']}",
+                                    [(title, {k: v.curve(mode) for k, v in libraries.items()}) for mode, title in MODES.items()]))
+    return f"### {data.name}: {m['n']:,} x {m['d']}, {m['metric']}\n\n{m['source']}. {m['nq']:,} queries, intrinsic dimension " \
+        f"{m['intrinsic_dims']}.{fitted(m)}\n\n![recall and rate](../docs/ann/{file.name})\n\n{speed_table(libraries)}\n\n" \
+        f"{memory_table(libraries, m['n'])}{failures(data)}"
+
+
+def fitted(meta):
+    f = meta.get("fitted")
+    return f" Fitted to {f['rows']:,} rows: {100 * f['variance_between']:.0f} % of their variance lies between clusters, " \
+        f"{100 * f['variance_in_rank']:.0f} % in the clusters' own 24 directions, the tail beyond 384 axes adds " \
+        f"{100 * f['variance_of_tail']:.1f} % (exponents {f['exponent_between']:.2f} and {f['exponent_left']:.2f})." if f else ""
+
+
+# ---- the part ----
+
+def machine():
+    model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    memory = int(open("/proc/meminfo").readline().split()[1]) >> 20
+    return f"{model}, {os.cpu_count()} cores, {memory} GiB; Linux {platform.release()}"
+
+
+def versions():
+    seen = set()
+    for path in (ann_data.HOME / "results").rglob("*.round0.json"):
+        seen.add(json.loads(path.read_text())["ready"]["version"])
+    return ", ".join(sorted(seen))
+
+
+def write(names):
+    """Adds these sets' sections to those of earlier runs, then writes RESULTS.md."""
+    path = KEEP / "ann.json"
+    got = json.loads(path.read_text()) if path.exists() else {"sections": {}}
+    for name in names:
+        if (ann_data.HOME / name / "meta.json").exists() and (made := section(ann_data.Set(name))):
+            print(made + "\n", flush=True)
+            if "@" not in name:
+                got["sections"][name] = made
+    if not got["sections"]:
+        return
+    commit = subprocess.run(["git", "-C", str(ann_data.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    got.update(machine=machine(), versions=versions(), commit=commit, load=os.getloadavg()[1],
+               command=f"BENCH_ANN_ROUNDS={ann_bench.ROUNDS} BENCH_ANN_POINT_S={ann_bench.POINT_S:g} bench/ann all",
+               date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+    path.write_text(json.dumps(got, indent=1))
+    if any("@" not in n for n in names):
+        pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(KEEP))
