@@ -397,6 +397,7 @@ static enum vk_status load_small(struct reader *r, struct vk_graph *g)
 	free(g->mean);
 	g->mean = NULL;
 	enum vk_status st = load_section(r, MEAN, 0, &g->mean);
+	if (!st) vk_graph_mean_changed(g);
 	if (!st) st = load_section(r, AXES, 0, &g->axes);
 	if (!st) st = load_section(r, SPARE, 0, &g->spare);
 	if (!st) st = load_section(r, ENTRY_CODE, VK_GRAPH_ENTRIES_MAX * g->code.stride, &g->entry_code);

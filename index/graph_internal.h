@@ -82,6 +82,7 @@ struct vk_graph {
 	const struct vk_graph_codec *codec;
 	uint32_t code_dims;        /* dims, or what the projection leaves */
 	float *mean;               /* dims */
+	double mean2;              /* ||mean||^2: vk_graph_mean_changed() */
 	float *axes;               /* P8: code_dims x dims, orthonormal; else NULL */
 	struct vk_graph_slab code; /* head and code */
 	struct vk_graph_slab edge; /* u32[degree], nearest first as far as known, VK_GRAPH_NONE behind the last */
@@ -148,6 +149,7 @@ const struct vk_graph_codec *vk_graph_codec_of(enum vk_graph_profile p);
 size_t vk_graph_code_stride(const struct vk_graph_codec *c, uint32_t code_dims);
 /* scratch: 2 * max(dims, code_dims) floats. Returns ||x - x^|| / ||x||. */
 double vk_graph_encode(const struct vk_graph *g, const float *row, float *scratch, uint8_t *dst);
+void vk_graph_mean_changed(struct vk_graph *g); /* whoever sets the mean says so */
 /* Bytes of r->code; at most 2 * (code_dims + 128). */
 size_t vk_graph_ready_bytes(const struct vk_graph *g);
 void vk_graph_ready(const struct vk_graph *g, const float *query, float *scratch, struct vk_graph_ready *r);

@@ -35,6 +35,7 @@ static enum vk_status set_mean(struct vk_graph *g, const struct vk_graph_sample 
 		for (uint32_t d = 0; d < dims; d++) sum[d] += (double)s->row[(size_t)i * dims + d];
 	for (uint32_t d = 0; d < dims; d++) g->mean[d] = s->n ? (float)(sum[d] / s->n) : 0;
 	free(sum);
+	vk_graph_mean_changed(g);
 	return VK_OK;
 }
 
@@ -169,6 +170,7 @@ static enum vk_status probe_begin(struct probe *p, const struct vk_graph *g)
 	p->g.conf = g->conf;
 	p->g.k = g->k;
 	p->g.mean = g->mean;
+	p->g.mean2 = g->mean2;
 	p->code = aligned_alloc(64, p->s->n * stride);
 	p->kth = malloc(QUERIES * sizeof *p->kth);
 	p->hits = malloc(QUERIES * sizeof *p->hits);
