@@ -298,6 +298,15 @@ static void leave(struct vk_env *env, struct vk_env_read *r)
 	pthread_mutex_unlock(&env->lock);
 }
 
+/* LMDB reads which commit is the last, then copies that commit's roots from one of two meta pages. When two more
+ * commits come in between, the page has the second's: the view would see what is not acknowledged yet, and
+ * the next view would not. Nobody has touched the page while the newest meta page is at most one ahead. */
+static bool overtaken(struct vk_env *env, MDB_txn *txn)
+{
+	MDB_envinfo info;
+	return mdb_env_info(env->mdb, &info) == 0 && info.me_last_txnid > mdb_txn_id(txn) + 1;
+}
+
 enum vk_status vk_env_read_begin(struct vk_env *env, struct vk_env_read **out)
 {
 	*out = NULL;
@@ -315,6 +324,10 @@ enum vk_status vk_env_read_begin(struct vk_env *env, struct vk_env_read **out)
 		r = calloc(1, sizeof *r);
 		rc = r ? mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &r->txn) : ENOMEM;
 		if (r) r->env = env;
+	}
+	while (!rc && overtaken(env, r->txn)) {
+		mdb_txn_reset(r->txn);
+		rc = mdb_txn_renew(r->txn);
 	}
 	if (rc) {
 		if (r && r->txn) mdb_txn_abort(r->txn);
