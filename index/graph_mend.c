@@ -194,14 +194,22 @@ static struct vk_retired *retire(struct vk_graph *g, struct vk_grow *w)
 	return r;
 }
 
-/* Nodes that are no part of the graph: chained, cut out, or waiting for it. */
+/* Nodes that nothing must lead to: chained, dead, cut out. */
 static uint64_t *apart(const struct vk_graph *g, const struct vk_grow *w)
 {
 	uint64_t *bits = vk_graph_chained_bits(g);
 	uint32_t n = atomic_load(&g->n);
 	for (uint32_t i = 0; bits && i < n; i++)
-		if (vk_grow_out(w, i)) bits[i / 64] |= (uint64_t)1 << (i % 64);
+		if (vk_graph_is_dead(g, i) || vk_grow_out(w, i)) bits[i / 64] |= (uint64_t)1 << (i % 64);
 	return bits;
+}
+
+/* A chain whose first was cut out went with it, dead as it was. */
+static void count_chained(struct vk_graph *g)
+{
+	uint32_t n = atomic_load(&g->n), links = 0;
+	for (uint32_t i = 0; i < n; i++) links += *vk_graph_chain_at(g, i) != VK_GRAPH_NONE;
+	__atomic_store_n(&g->chained_n, links, __ATOMIC_RELAXED);
 }
 
 static enum vk_status finish(struct vk_graph *g, struct vk_grow *w)
@@ -221,7 +229,9 @@ static enum vk_status finish(struct vk_graph *g, struct vk_grow *w)
 			if (!*in && !vk_graph_is_dead(g, e[j])) relink(g, w, e[j]);
 		}
 		for (uint32_t j = 0; j < g->conf.degree; j++) __atomic_store_n(e + j, VK_GRAPH_NONE, __ATOMIC_RELAXED);
+		__atomic_store_n(vk_graph_chain_at(g, r->node[i]), VK_GRAPH_NONE, __ATOMIC_RELAXED);
 	}
+	count_chained(g);
 	uint64_t *skip = apart(g, w);
 	struct vk_error err;
 	uint32_t unreached = g->unreached; /* what it says is of the build */
