@@ -23,6 +23,7 @@
 #define SURVIVORS_MAX 4096 /* of one query in one worker; more when k is */
 #define SETTLE_ROWS 64	   /* scored between two looks at the floor */
 #define AHEAD_BYTES 4096
+#define STREAMED_QUERIES 4 /* fewer wait for memory, and code_dot fetches best */
 
 /* A tile and a block of queries with their products share the cache: at most 256 KB each. */
 #define TILE_ROWS VK_SCREEN_ROWS
@@ -224,15 +225,19 @@ static void nominate(struct vk_exact_worker *w, size_t query, const int32_t *dot
 
 /* --- the tile --- */
 
+static void fetch(const void *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes && i < AHEAD_BYTES; i += 64) {
+		__builtin_prefetch((const uint8_t *)from + i);
+		__asm__ volatile("" ::: "memory"); /* GCC 12 keeps only the first of such a loop otherwise */
+	}
+}
+
 /* One query, rows that do not lie in order: the next four are on their way while four are computed. */
 static void dots_listed(const struct vk_scorer *s, const int8_t *q, const uint8_t *const *code, size_t n, int32_t *dot)
 {
 	for (size_t i = 0; i < n; i += 4) {
-		for (size_t j = i + 4; j < i + 8 && j < n; j++)
-			for (size_t b = 0; b < s->dims; b += 64) {
-				__builtin_prefetch(code[j] + b);
-				__asm__ volatile("" ::: "memory"); /* GCC 12 keeps only the first of such a loop otherwise */
-			}
+		for (size_t j = i + 4; j < i + 8 && j < n; j++) fetch(code[j], s->dims);
 		s->k->code_dot_at(q, code + i, n - i < 4 ? n - i : 4, s->dims, dot + i);
 	}
 }
@@ -247,9 +252,14 @@ static void dots(struct vk_exact_worker *w, size_t query, size_t n)
 		const struct piece *p = &c->tile.piece[i];
 		size_t stride = p->dense ? p->part->code_stride : cj->stride;
 		int32_t *dot = c->dot + p->from;
-		if (!p->code) dots_listed(s, cj->code[query], c->tile.code + p->from, p->n, dot);
-		else if (n == 1) s->k->code_dot(cj->code[query], p->code, stride, p->n, s->dims, dot);
-		else s->k->code_dots(cj->code + query, n, p->code, stride, p->n, s->dims, dot, TILE_ROWS);
+		size_t first = n < STREAMED_QUERIES ? 1 : 0;
+		if (!p->code) {
+			dots_listed(s, cj->code[query], c->tile.code + p->from, p->n, dot);
+			continue;
+		}
+		if (first) s->k->code_dot(cj->code[query], p->code, stride, p->n, s->dims, dot);
+		s->k->code_dots(cj->code + query + first, n - first, p->code, stride, p->n, s->dims, dot + first * TILE_ROWS,
+				TILE_ROWS);
 	}
 }
 
@@ -298,12 +308,9 @@ static void fetch_ahead(const struct vk_exact_worker *w)
 {
 	const struct vk_part *next = w->chunk.part + 1;
 	if (w->walk.part >= w->walk.part_end || !next->code_head) return;
-	const uint8_t *head = (const uint8_t *)next->code_head;
-	for (size_t i = 0; i < 1024; i += 64) __builtin_prefetch(head + i);
-	for (size_t i = 0; i < AHEAD_BYTES; i += 64) {
-		__builtin_prefetch(next->code + i);
-		__asm__ volatile("" ::: "memory"); /* GCC 12 keeps only the first of such a loop otherwise */
-	}
+	fetch(next->code_head, next->rows * sizeof *next->code_head);
+	fetch(next->inv_norm, next->rows * sizeof *next->inv_norm);
+	fetch(next->code, AHEAD_BYTES);
 }
 
 static void add_chunk(struct vk_exact_worker *w)

@@ -51,6 +51,32 @@ INLINE void store4(int32_t *out, __m128i sum, size_t n)
 
 /* ---- few queries: tiles ---- */
 
+/* Four rows, and how far behind each the rows lie that come later; 0: nothing is to be fetched. */
+struct four {
+	const uint8_t *x[ROWS];
+	size_t ahead;
+};
+
+/* One query. */
+INLINE __m128i one(bool fetch, const int8_t *q, const struct four *f, size_t dims)
+{
+	__m512i a[ROWS];
+	size_t i = 0;
+	EACH_ROW a[r] = _mm512_setzero_si512();
+	for (; dims - i >= 64; i += 64) {
+		__m512i s = _mm512_loadu_si512(q + i);
+		EACH_ROW {
+			if (fetch) vk_prefetch(f->x[r] + f->ahead + i);
+			a[r] = _mm512_dpbusd_epi32(a[r], _mm512_loadu_si512(f->x[r] + i), s);
+		}
+	}
+	if (i < dims) {
+		__m512i s = _mm512_loadu_si512(q + i); /* padded */
+		EACH_ROW a[r] = _mm512_dpbusd_epi32(a[r], _mm512_maskz_loadu_epi8(first64(dims - i), f->x[r] + i), s);
+	}
+	return sums4(a);
+}
+
 /* Sixteen sums, those of a query side by side. */
 INLINE __m512i sums16(const __m512i a[4][ROWS])
 {
@@ -61,39 +87,56 @@ INLINE __m512i sums16(const __m512i a[4][ROWS])
 	return _mm512_add_epi32(_mm512_shuffle_i32x4(v, w, 0x88), _mm512_shuffle_i32x4(v, w, 0xdd));
 }
 
-INLINE void tile_step(const int8_t *const q[4], const uint8_t *const x[ROWS], size_t i, __mmask64 some, __m512i a[4][ROWS])
+INLINE void tile_step(const int8_t *const q[4], const struct four *f, size_t i, __mmask64 some, __m512i a[4][ROWS])
 {
 	__m512i v[ROWS];
-	EACH_ROW v[r] = _mm512_maskz_loadu_epi8(some, x[r] + i);
+	EACH_ROW v[r] = _mm512_maskz_loadu_epi8(some, f->x[r] + i);
 	_Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) {
 		__m512i s = _mm512_loadu_si512(q[j] + i); /* padded */
 		EACH_ROW a[j][r] = _mm512_dpbusd_epi32(a[j][r], v[r], s);
 	}
 }
 
-LEVEL static __m512i tile(const int8_t *const q[4], const uint8_t *const x[ROWS], size_t dims)
+INLINE __m512i tile(bool fetch, const int8_t *const q[4], const struct four *f, size_t dims)
 {
 	__m512i a[4][ROWS];
 	size_t i = 0;
 	_Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) EACH_ROW a[j][r] = _mm512_setzero_si512();
-	for (; dims - i >= 64; i += 64) tile_step(q, x, i, ~(__mmask64)0, a);
-	if (i < dims) tile_step(q, x, i, first64(dims - i), a);
+	for (; dims - i >= 64; i += 64) {
+		if (fetch) EACH_ROW vk_prefetch(f->x[r] + f->ahead + i);
+		tile_step(q, f, i, ~(__mmask64)0, a);
+	}
+	if (i < dims) tile_step(q, f, i, first64(dims - i), a);
 	return sums16(a);
 }
 
-LEVEL static void tiles(const int8_t *const *q, size_t nq, const uint8_t *codes, size_t stride, size_t n, size_t dims,
-			int32_t *out, size_t out_stride)
+/* All queries by four rows; left: how many of the rows there are. */
+LEVEL static void tiles(const int8_t *const *q, size_t nq, struct four *f, size_t left, size_t dims, int32_t *out,
+			size_t out_stride)
 {
-	for (size_t i = 0; i < n; i += ROWS) {
-		const uint8_t *x[ROWS];
-		EACH_ROW x[r] = codes + vk_or_last(i + (size_t)r, n) * stride;
-		for (size_t j = 0; j < nq; j += 4) {
-			const int8_t *some[4];
-			__m128i sum[4];
-			for (size_t l = 0; l < 4; l++) some[l] = q[vk_or_last(j + l, nq)];
-			_mm512_storeu_si512(sum, tile(some, x, dims));
-			for (size_t l = 0; l < 4 && j + l < nq; l++) store4(out + (j + l) * out_stride + i, sum[l], n - i);
+	for (size_t j = 0; j < nq; j += 4, f->ahead = 0) {
+		if (nq - j <= 2) { /* alone they are quicker than with others' places empty */
+			store4(out + j * out_stride, f->ahead ? one(true, q[j], f, dims) : one(false, q[j], f, dims), left);
+			if (nq - j == 2) store4(out + (j + 1) * out_stride, one(false, q[j + 1], f, dims), left);
+			return;
 		}
+		const int8_t *some[4];
+		__m128i sum[4];
+		for (size_t l = 0; l < 4; l++) some[l] = q[vk_or_last(j + l, nq)];
+		_mm512_storeu_si512(sum, f->ahead ? tile(true, some, f, dims) : tile(false, some, f, dims));
+		for (size_t l = 0; l < 4 && j + l < nq; l++) store4(out + (j + l) * out_stride, sum[l], left);
+	}
+}
+
+LEVEL static void tiled_rows(const int8_t *const *q, size_t nq, const uint8_t *codes, size_t stride, size_t n, size_t dims,
+			     int32_t *out, size_t out_stride)
+{
+	/* As far ahead as code_dot's streams (simd/score_levels.h). */
+	const size_t hop = stride ? ROWS * ((VK_SCORE_AHEAD_BYTES + stride - 1) / stride) : n;
+	for (size_t i = 0; i < n; i += ROWS) {
+		struct four f = {.ahead = i + hop < n ? hop * stride : 0};
+		EACH_ROW f.x[r] = codes + vk_or_last(i + (size_t)r, n) * stride;
+		tiles(q, nq, &f, n - i, dims, out + i, out_stride);
 	}
 }
 
@@ -220,7 +263,7 @@ LEVEL void vk_code_dots_avx512(const int8_t *const *q, size_t nq, const uint8_t 
 	if (nq >= MANY_QUERIES)
 		for (; n - i >= MANY_ROWS; i += n - i < TURNED ? n - i : TURNED)
 			turned_rows(q, nq, codes + i * stride, stride, n - i < TURNED ? n - i : TURNED, dims, out + i, out_stride);
-	if (nq) tiles(q, nq, codes + i * stride, stride, n - i, dims, out + i, out_stride);
+	tiled_rows(q, nq, codes + i * stride, stride, n - i, dims, out + i, out_stride);
 }
 
 /* ---- rows out of order ---- */
@@ -228,20 +271,9 @@ LEVEL void vk_code_dots_avx512(const int8_t *const *q, size_t nq, const uint8_t 
 LEVEL void vk_code_dot_at_avx512(const int8_t *q, const uint8_t *const *code, size_t n, size_t dims, int32_t *out)
 {
 	for (size_t at = 0; at < n; at += ROWS) {
-		const uint8_t *x[ROWS];
-		__m512i a[ROWS];
-		size_t i = 0;
-		EACH_ROW x[r] = code[vk_or_last(at + (size_t)r, n)];
-		EACH_ROW a[r] = _mm512_setzero_si512();
-		for (; dims - i >= 64; i += 64) {
-			__m512i s = _mm512_loadu_si512(q + i);
-			EACH_ROW a[r] = _mm512_dpbusd_epi32(a[r], _mm512_loadu_si512(x[r] + i), s);
-		}
-		if (i < dims) {
-			__m512i s = _mm512_loadu_si512(q + i);
-			EACH_ROW a[r] = _mm512_dpbusd_epi32(a[r], _mm512_maskz_loadu_epi8(first64(dims - i), x[r] + i), s);
-		}
-		store4(out + at, sums4(a), n - at);
+		struct four f = {.ahead = 0};
+		EACH_ROW f.x[r] = code[vk_or_last(at + (size_t)r, n)];
+		store4(out + at, one(false, q, &f, dims), n - at);
 	}
 }
 

@@ -27,27 +27,35 @@ static float greater(float a, float b)
 	return a > b ? a : b;
 }
 
+/* Columns of a row whose head is at `at`, with factor t; its norm. */
+static inline __attribute__((always_inline)) float column(bool l2, const char *at, float t, float wide, struct vk_code_columns *c,
+							  size_t i)
+{
+	struct vk_code_head h; /* may lie unaligned in a map */
+	memcpy(&h, at, sizeof h);
+	c->lo[i] = h.lo * t;
+	c->step[i] = h.step * t;
+	c->err[i] = t * (h.err + 0x1.01p-19f * (h.xnorm + wide * fabsf(h.lo))) + LOST;
+	c->norm[i] = t * (l2 ? h.xnorm : greater(h.xnorm, h.norm));
+	c->plus[i] = l2 ? -h.norm * h.norm * (1 - 0x1p-18f) : 0;
+	return t > LONGEST ? INFINITY : h.norm;
+}
+
 void vk_code_columns(enum vk_metric m, const struct vk_code_head *head, const float *inv_norm, size_t n, size_t dims,
 		     struct vk_code_columns *c)
 {
 	const float wide = 2 * sqrtf((float)dims);
-	float *lo = c->lo + c->n, *step = c->step + c->n, *err = c->err + c->n, *norm = c->norm + c->n, *plus = c->plus + c->n;
+	const char *at = (const char *)head;
 	float longest = c->n ? c->longest : 0;
-	assert(c->n + n <= VK_SCREEN_ROWS);
-	for (size_t i = 0; i < n; i++) {
-		struct vk_code_head h; /* may lie unaligned in a map */
-		float t = m == VK_METRIC_L2 ? 2 : 1;
-		memcpy(&h, (const char *)head + i * sizeof h, sizeof h);
-		if (m == VK_METRIC_COSINE) memcpy(&t, (const char *)inv_norm + i * sizeof t, sizeof t);
-		lo[i] = h.lo * t;
-		step[i] = h.step * t;
-		err[i] = t * (h.err + 0x1.01p-19f * (h.xnorm + wide * fabsf(h.lo))) + LOST;
-		norm[i] = t * (m == VK_METRIC_L2 ? h.xnorm : greater(h.xnorm, h.norm));
-		plus[i] = m == VK_METRIC_L2 ? -h.norm * h.norm * (1 - 0x1p-18f) : 0;
-		longest = greater(longest, t > LONGEST ? INFINITY : h.norm);
+	const size_t from = c->n, end = from + n;
+	assert(end <= VK_SCREEN_ROWS);
+	for (size_t i = from; i < end; i++, at += sizeof *head) {
+		float t = 1;
+		if (m == VK_METRIC_COSINE) memcpy(&t, (const char *)inv_norm + (i - from) * sizeof t, sizeof t);
+		longest = greater(longest, m == VK_METRIC_L2 ? column(true, at, 2, wide, c, i) : column(false, at, t, wide, c, i));
 	}
 	c->longest = longest;
-	c->n += n;
+	c->n = end;
 }
 
 /* --- the pairs --- */
