@@ -141,12 +141,12 @@ def search_case(c):
     fill = c["fill"]
     lines = [search_line(c, row) for row in c["table"]]
     filters = [(f["threads"], f"{f['permille'] / 10:g} %", f["path"], f"{statistics.median(f['ms']):,.2f}") for f in c["filters"]]
-    forms = [(f["form"], f["path"], f["threads"], f"{statistics.median(f['ms']):,.2f}", f"{f['bytes'] / 1e6:,.0f}") for f in c["forms"]]
+    forms = [(f["form"], f["path"], f["threads"], f.get("queries", 1), f"{statistics.median(f['ms']):,.2f}", f"{f['bytes'] / 1e6:,.0f}") for f in c["forms"]]
     return f"### {c['rows']:,} rows of {c['dims']}\n\nDurable upserts, batches of 256: {fill['upserts_per_s']:,.0f}/s " \
         f"({fill['points']:,} points). Rows read again by the certified path: {c['reread']:.0f} a query.\n\n" + \
         table(["threads", "queries", "scan", "certified", "gemm", "faiss (x best)", "usearch (x best)", "numpy (x best)", "budget"], lines) + \
         "\n\n" + table(["threads", "selectivity", "path", "one query, ms"], filters) + \
-        "\n\n" + table(["form", "path", "threads", "one query, ms", "MB read"], forms)
+        "\n\n" + table(["form", "path", "threads", "queries", "ms", "MB read"], forms)
 
 
 def ann(got):

@@ -182,10 +182,15 @@ def form_rows(args, dir, path, rows, dims, form):
     dtype, more = FORMS[form]
     program = Program(BUILD / "bench_search", "serve", dir / form, path, rows, dims, dtype, "Dot" if form == "u8" else "Cosine", *more)
     out = []
+    single = {"f16": ("scan", "certified"), "u8": ("scan",), "bits": ("bits",)}[form]
     for threads in (1, 2):
-        for name in {"f16": ("scan", "certified"), "u8": ("scan",), "bits": ("bits",)}[form]:
-            got = [program.ask("search", name, 1, threads, args.seconds, LIMIT, 1000) for _ in range(args.rounds)]
-            out.append({"form": form, "path": name, "threads": threads, "ms": [g["best_ms"] for g in got], "bytes": got[0]["bytes"]})
+        for n in QUERIES:
+            for name in single if n == 1 else ("bits" if form == "bits" else "auto",):
+                if rows * dims * n > 1e11:
+                    continue  # minutes a call
+                got = [program.ask("search", name, n, threads, args.seconds, LIMIT, 1000) for _ in range(args.rounds)]
+                out.append({"form": form, "path": got[0]["path"], "threads": threads, "queries": n, "ms": [g["best_ms"] for g in got],
+                            "bytes": got[0]["bytes"]})
     program.end()
     shutil.rmtree(dir / form)
     return out
