@@ -319,8 +319,8 @@ template <class T> struct Lent {
 void train_floats(faiss::Index *ix, size_t n, const float *rows, const struct vk_faiss_work *w)
 {
 	Rounds r = {w, 0, 0};
+	Lent<faiss::ProductQuantizer> turn; /* before `turned`, which is lent to it */
 	Lent<faiss::Index> coarse, sub, turned;
-	Lent<faiss::ProductQuantizer> turn;
 	auto *ivf = as<faiss::IndexIVF>(body(ix));
 	auto *pq = product(ix);
 	auto *opq = rotation(ix);
@@ -592,6 +592,15 @@ enum vk_status describe(const struct vk_faiss_index *x, struct vk_faiss_info *ou
 
 /* --- rows --- */
 
+/* FAISS takes a whitening PCA for orthonormal and turns back by its transpose: far off, without a word. */
+bool can_turn_back(const faiss::IndexPreTransform *t)
+{
+	for (const faiss::VectorTransform *v : t->chain)
+		if (auto *p = as<const faiss::PCAMatrix>(v))
+			if (p->eigen_power != 0) return false;
+	return true;
+}
+
 /* Up to max rows of an index with lists, list by list. */
 uint32_t rows_of_lists(const faiss::IndexIVF *v, struct vk_faiss_cursor *at, uint32_t max, idx_t *id, float *rows)
 {
@@ -617,6 +626,7 @@ uint32_t rows_of(const faiss::Index *ix, struct vk_faiss_cursor *at, uint32_t ma
 	if (auto *r = as<const faiss::IndexRefine>(ix)) return rows_of(r->refine_index, at, max, id, rows);
 	if (auto *v = as<const faiss::IndexIVF>(ix)) return rows_of_lists(v, at, max, id, rows);
 	if (auto *t = as<const faiss::IndexPreTransform>(ix)) {
+		want(can_turn_back(t), "its transformation has no way back (whitening)");
 		std::vector<float> turned((size_t)max * t->index->d);
 		uint32_t n = rows_of(t->index, at, max, id, turned.data());
 		if (n) t->reverse_chain(n, turned.data(), rows);
