@@ -47,7 +47,7 @@ struct vk_graph_conf {
 	enum vk_metric metric; /* DOT, COSINE (rows and queries come as unit vectors) or L2 */
 	uint32_t degree;       /* edges a node, a multiple of 16; 0: 32 up to 200 dims, else 64 */
 	uint32_t ef_build;     /* beam of a node's own search; 0: 128 */
-	float alpha;           /* prune's second round; 0: 1.2, DOT 1.0 */
+	float alpha;           /* prune's second round; 0: 1.2 */
 	enum vk_graph_profile profile;
 	uint32_t capacity;     /* nodes; address space is reserved for them, halved until it is had. 0: 64 Mi */
 	uint64_t seed;

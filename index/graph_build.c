@@ -341,11 +341,26 @@ enum vk_status vk_graph_build(struct vk_graph *g, const struct vk_graph_source *
 	return told(st, err);
 }
 
+/* The file's edges and chains were mapped unseen, and the build follows them without looking. */
+static enum vk_status judge(const struct vk_graph *g, struct vk_error *err)
+{
+	const uint32_t n = atomic_load(&g->n), degree = g->conf.degree;
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t *e = vk_graph_edges_at(g, i), chain = *vk_graph_chain_at(g, i);
+		bool good = chain < n || chain == VK_GRAPH_NONE;
+		for (uint32_t j = 0; j < degree; j++) good &= e[j] < n || e[j] == VK_GRAPH_NONE;
+		if (!good) return vk_fail(err, VK_E_CORRUPT, "the half-built graph is damaged at node %u", i);
+	}
+	return VK_OK;
+}
+
 enum vk_status vk_graph_build_resume(struct vk_graph *g, const struct vk_graph_build_opts *o, struct vk_error *err)
 {
 	struct build b;
 	if (!vk_graph_partial(g)) return VK_OK;
-	enum vk_status st = build_begin(&b, g, o);
+	enum vk_status st = judge(g, err);
+	if (st) return st;
+	st = build_begin(&b, g, o);
 	if (!st) st = connect_all(&b, err);
 	build_end(&b);
 	return told(st, err);

@@ -131,7 +131,7 @@ static void conf_defaults(struct vk_graph_conf *c)
 {
 	if (!c->degree) c->degree = c->dims <= 200 ? 32 : 64;
 	if (!c->ef_build) c->ef_build = 128;
-	if (c->alpha == 0) c->alpha = c->metric == VK_METRIC_DOT ? 1.0f : 1.2f;
+	if (c->alpha == 0) c->alpha = 1.2f;
 	if (!c->capacity) c->capacity = CAPACITY_DEFAULT;
 	if (c->capacity < CAPACITY_LEAST) c->capacity = CAPACITY_LEAST;
 }

@@ -6,6 +6,11 @@
  * Ties do not occlude: of many points at the same distance from each other each would hide the others, and the group would
  * see nothing but itself.
  *
+ * Who hides whom is judged by squared distances between codes as points, also where the search is by inner product. On products
+ * themselves (hidden when a kept one's product with the candidate is the greater, as is usual) lists get thin where rows differ in
+ * length: 20k x 17 clustered, recall 0.94 at ef 40 against 0.995; the points' distances lost only on norms over six orders
+ * (0.64 against 0.68).
+ *
  * Lazily: a candidate is made a query and compared with the kept ones, nearest first, a few at a time, until one occludes it.
  * Most are hidden by one of the first, so this is a tenth of the distances from each kept to all (the other usual way,
  * which also makes all of them queries that are soon forgotten). A pair is computed once: the second round goes on where the
@@ -73,60 +78,70 @@ static uint64_t *sort_keys(uint64_t *k, uint64_t *tmp, uint32_t n)
 	return k;
 }
 
-/* --- when one hides another --- */
+/* --- distances --- */
 
-struct rule { /* kept j hides candidate c of node p when near(j, c) is above a bound that near(p, c) gives */
-	enum vk_metric metric;
-	float cap; /* nothing is nearer than this; estimates may say so */
+struct pruning {
+	struct vk_graph *g;
+	struct vk_graph_ready *r;
+	bool l2;
+	float self; /* the node's near to itself */
 };
-
-static struct rule rule_of(enum vk_metric m)
-{
-	return (struct rule){m, m == VK_METRIC_L2 ? 0.0f : m == VK_METRIC_COSINE ? 1.0f : INFINITY};
-}
-
-/* Distances are squared: L2's own, cosine's 2 (1 - near). An inner product is no distance: the factor is on the product. */
-static float bound_of(struct rule r, float near, float alpha)
-{
-	near = near < r.cap ? near : r.cap;
-	switch (r.metric) {
-	case VK_METRIC_L2:
-		return near / alpha;
-	case VK_METRIC_COSINE:
-		return 1.0f - (1.0f - near) / alpha;
-	default:
-		return near > 0 ? near * alpha : near / alpha;
-	}
-}
-
-/* --- the rounds --- */
 
 struct candidate {
 	uint32_t node;
-	float near, most; /* most: the greatest near(j, c) of the kept ones it was compared with */
+	float near, self, gap; /* gap: from the node, squared */
+	float least;           /* of the squared distances to the kept ones it was compared with */
 	uint16_t compared;
-	bool out; /* kept, or hidden for good */
+	bool known, out;       /* self and gap are there; kept, or hidden for good */
 };
 
 struct kept {
 	uint32_t n;
 	uint32_t node[VK_GRAPH_DEGREE_MAX];
+	float self[VK_GRAPH_DEGREE_MAX];
 	uint16_t at[VK_GRAPH_DEGREE_MAX]; /* among the candidates */
 };
 
-/* Compares c with the kept ones that it has not met, until one is above bound. */
-static void compare(struct vk_graph *g, struct vk_graph_ready *r, struct rule rule, struct candidate *c, float bound,
-		    const struct kept *kept)
+/* Codes are points, whatever the metric searches by: ||a - b||^2 = <a, a> + <b, b> - 2 <a, b>. */
+static float gap_of(const struct pruning *p, float near, float self_a, float self_b)
 {
-	if (c->most > bound || c->compared >= kept->n) return;
-	vk_graph_ready_node(g, c->node, r);
-	while (c->compared < kept->n && !(c->most > bound)) {
+	float gap = p->l2 ? -near : self_a + self_b - 2 * near;
+	return gap > 0 ? gap : 0; /* rounding */
+}
+
+static float self_of(const struct pruning *p, uint32_t node)
+{
+	float self = 0;
+	if (!p->l2) vk_graph_near(p->g, p->r, &node, 1, &self);
+	return self;
+}
+
+/* Makes c the query; the first time, what is known of it by itself is filled in. */
+static void look_at(const struct pruning *p, struct candidate *c)
+{
+	vk_graph_ready_node(p->g, c->node, p->r);
+	if (c->known) return;
+	c->known = true;
+	c->self = self_of(p, c->node);
+	c->gap = gap_of(p, c->near, p->self, c->self);
+}
+
+static bool hidden(const struct candidate *c, float alpha) { return alpha * c->least < c->gap; }
+
+/* --- the rounds --- */
+
+/* Compares c with the kept ones that it has not met, until one hides it. */
+static void compare(const struct pruning *p, struct candidate *c, float alpha, const struct kept *kept)
+{
+	if (c->known && (hidden(c, alpha) || c->compared >= kept->n)) return;
+	look_at(p, c);
+	while (c->compared < kept->n && !hidden(c, alpha)) {
 		float near[CHUNK];
 		uint32_t n = kept->n - c->compared < CHUNK ? kept->n - c->compared : CHUNK;
-		vk_graph_near(g, r, kept->node + c->compared, n, near);
+		vk_graph_near(p->g, p->r, kept->node + c->compared, n, near);
 		for (uint32_t i = 0; i < n; i++) {
-			float v = near[i] < rule.cap ? near[i] : rule.cap;
-			if (v > c->most) c->most = v;
+			float gap = gap_of(p, near[i], c->self, kept->self[c->compared + i]);
+			if (gap < c->least) c->least = gap;
 		}
 		c->compared = (uint16_t)(c->compared + n);
 	}
@@ -139,17 +154,15 @@ static bool keeps(const struct kept *kept, uint32_t node)
 	return false;
 }
 
-static void keep_round(struct vk_graph *g, struct vk_graph_ready *r, float alpha, struct candidate *c, uint32_t n,
-		       struct kept *kept, uint32_t most)
+static void keep_round(const struct pruning *p, float alpha, struct candidate *c, uint32_t n, struct kept *kept, uint32_t most)
 {
-	const struct rule rule = rule_of(g->conf.metric);
 	for (uint32_t i = 0; i < n && kept->n < most; i++) {
 		if (c[i].out) continue;
-		float bound = bound_of(rule, c[i].near, alpha);
-		compare(g, r, rule, &c[i], bound, kept);
-		c[i].out = !(c[i].most > bound) || c[i].most > bound_of(rule, c[i].near, g->conf.alpha);
-		if (c[i].most > bound || keeps(kept, c[i].node)) continue;
+		compare(p, &c[i], alpha, kept);
+		c[i].out = !hidden(&c[i], alpha) || hidden(&c[i], p->g->conf.alpha);
+		if (hidden(&c[i], alpha) || keeps(kept, c[i].node)) continue;
 		kept->at[kept->n] = (uint16_t)i;
+		kept->self[kept->n] = c[i].self;
 		kept->node[kept->n++] = c[i].node;
 	}
 }
@@ -197,7 +210,7 @@ static uint32_t gather(uint32_t node, const struct vk_graph_seen *cand, uint32_t
 	}
 	tidy(&k);
 	for (uint32_t i = 0; i < k.n; i++)
-		out[i] = (struct candidate){.node = (uint32_t)k.p[i], .near = near_of(k.p[i]), .most = -INFINITY};
+		out[i] = (struct candidate){.node = (uint32_t)k.p[i], .near = near_of(k.p[i]), .least = INFINITY};
 	return k.n;
 }
 
@@ -207,10 +220,12 @@ uint32_t vk_graph_prune_to(struct vk_graph *g, struct vk_graph_scratch *s, uint3
 	assert(most <= VK_GRAPH_DEGREE_MAX);
 	struct candidate c[CANDIDATES_MAX];
 	struct kept kept = {.n = 0};
-	struct vk_graph_ready *r = vk_graph_scratch_ready(s);
+	struct pruning p = {.g = g, .r = vk_graph_scratch_ready(s), .l2 = g->conf.metric == VK_METRIC_L2};
 	n = gather(node, cand, n, c);
-	keep_round(g, r, 1.0f, c, n, &kept, most);
-	if (g->conf.alpha > 1.0f) keep_round(g, r, g->conf.alpha, c, n, &kept, most);
+	vk_graph_ready_node(g, node, p.r);
+	p.self = self_of(&p, node);
+	keep_round(&p, 1.0f, c, n, &kept, most);
+	if (g->conf.alpha > 1.0f) keep_round(&p, g->conf.alpha, c, n, &kept, most);
 	put_out(c, &kept, out);
 	return kept.n;
 }
