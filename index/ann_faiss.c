@@ -111,22 +111,10 @@ static enum vk_status copy_rows(struct build *b)
 	return VK_OK;
 }
 
-/* Rows spread evenly over all, or all of them where they are few. */
 static enum vk_status train(struct build *b)
 {
-	const struct vk_faiss_plan *p = vk_faiss_plan_of(b->f);
-	uint32_t n = b->src->n, want = b->plan->train_rows ? b->plan->train_rows : p->train_good, dims = b->plan->dims;
-	if (!p->train_min) return VK_OK;
 	struct vk_faiss_opts o = opts_of(b);
-	if (want < p->train_min) want = p->train_min;
-	if (want >= n) return vk_faiss_train(b->f, n, b->copy, &o, b->err);
-	float *sample = malloc((size_t)want * dims * sizeof *sample);
-	if (!sample) return vk_fail(b->err, VK_E_NOMEM, "no memory to train on %u rows", want);
-	for (uint32_t i = 0; i < want; i++)
-		memcpy(sample + (size_t)i * dims, b->copy + (size_t)((uint64_t)i * n / want) * dims, dims * sizeof *sample);
-	enum vk_status st = vk_faiss_train(b->f, want, sample, &o, b->err);
-	free(sample);
-	return st;
+	return vk_faiss_train_sample(b->f, b->src->n, b->copy, b->plan->train_rows, &o, b->err);
 }
 
 static enum vk_status add(struct build *b)
@@ -275,6 +263,11 @@ static uint32_t want(const void *self, uint32_t limit)
 	return limit > VK_FAISS_K_MAX / factor ? (limit > VK_FAISS_K_MAX ? limit : VK_FAISS_K_MAX) : limit * factor + 8;
 }
 
+static uint64_t rows(const void *self)
+{
+	return vk_faiss_rows(self);
+}
+
 static void about(const void *self, struct vk_ann_about *out)
 {
 	struct vk_faiss_about a;
@@ -286,4 +279,5 @@ static void about(const void *self, struct vk_ann_about *out)
 }
 
 const struct vk_ann_ops vk_ann_faiss = {.name = "faiss", .grows = false, .calibrates = true, .build = build, .open = open_file,
-					.save = save, .close = close_index, .nominate = nominate, .want = want, .about = about};
+					.save = save, .close = close_index, .nominate = nominate, .want = want, .rows = rows,
+					.about = about};

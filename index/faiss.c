@@ -151,6 +151,22 @@ enum vk_status vk_faiss_train(struct vk_faiss *f, size_t n, const float *rows, c
 	return st;
 }
 
+enum vk_status vk_faiss_train_sample(struct vk_faiss *f, size_t n, const float *rows, uint32_t want, const struct vk_faiss_opts *o,
+				     struct vk_error *err)
+{
+	const struct vk_faiss_plan *p = &f->plan;
+	if (!want) want = p->train_good;
+	if (want < p->train_min) want = p->train_min;
+	if (!p->train_min || want >= n) return vk_faiss_train(f, n, rows, o, err);
+	float *sample = malloc((size_t)want * p->dims * sizeof *sample);
+	if (!sample) return vk_fail(err, VK_E_NOMEM, "no memory to train on %u rows", want);
+	for (uint32_t i = 0; i < want; i++)
+		memcpy(sample + (size_t)i * p->dims, rows + (size_t)((uint64_t)i * n / want) * p->dims, p->dims * sizeof *sample);
+	enum vk_status st = vk_faiss_train(f, want, sample, o, err);
+	free(sample);
+	return st;
+}
+
 static enum vk_status room_for(struct vk_faiss *f, size_t n, struct vk_error *err)
 {
 	uint64_t rows = f->rows + n;

@@ -63,6 +63,9 @@ uint64_t vk_faiss_rows(const struct vk_faiss *f);
 bool vk_faiss_filters(const struct vk_faiss *f); /* a query may say `allow` */
 /* n rows of dims floats; nothing to do (VK_OK) when plan.train_min is 0. VK_E_INVALID: n is less than that. */
 enum vk_status vk_faiss_train(struct vk_faiss *f, size_t n, const float *rows, const struct vk_faiss_opts *o, struct vk_error *err);
+/* The same on `want` of the n rows (0: as many as do good), spread evenly over all. */
+enum vk_status vk_faiss_train_sample(struct vk_faiss *f, size_t n, const float *rows, uint32_t want, const struct vk_faiss_opts *o,
+				     struct vk_error *err);
 /* Given up in the middle (stop, memory) the index is of no use any more: free it. */
 enum vk_status vk_faiss_add(struct vk_faiss *f, size_t n, const float *rows, const uint32_t *label, const struct vk_faiss_opts *o,
 			    struct vk_error *err);

@@ -13,6 +13,7 @@ int vk_backup_main(int argc, char **argv);  /* cmd_backup.c */
 int vk_restore_main(int argc, char **argv);
 int vk_doctor_main(int argc, char **argv);  /* cmd_doctor.c */
 int vk_import_main(int argc, char **argv);  /* cmd_import.c */
+int vk_faiss_main(int argc, char **argv);   /* cmd_faiss.c */
 int vk_search_main(int argc, char **argv);  /* cmd_search.c */
 int vk_collections_main(int argc, char **argv);
 int vk_version_main(int argc, char **argv); /* cmd_version.c */

@@ -11,6 +11,7 @@ static const struct vk_cli_sub commands[] = {
 	{"import", "put a file of texts into a collection", vk_import_main},
 	{"search", "ask a collection a question", vk_search_main},
 	{"collections", "what collections there are; dropping one", vk_collections_main},
+	{"faiss", "FAISS index files into collections and out of them", vk_faiss_main},
 	{"cache", "what the cache holds, why a text hits or misses, purging", vk_cache_main},
 	{"spaces", "the vector spaces, their models and routes", vk_spaces_main},
 	{"providers", "the providers and how they are doing", vk_providers_main},
