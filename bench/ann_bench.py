@@ -49,8 +49,8 @@ class Own:
 
     @staticmethod
     def searches(config):
-        more = (2,) if config["profile"] == "s8" else (4, 10)
-        return [{"ef": ef, "rerank": r * K} for r in more for ef in ann_peers.EF if ef >= r * K or (r == 2 and ef >= K)]
+        more = (10, 20) if config["profile"] == "s8" else (20, 40, 100)
+        return [{"ef": ef, "rerank": r} for r in more for ef in sorted({r, *ann_peers.EF}) if ef >= r]
 
 
 LIBRARIES = {"own": Own, **ann_peers.PEERS}

@@ -133,11 +133,11 @@ def finish(name, metric, base, query, **more):
 
 
 def unit(x):
-    out = np.empty(x.shape, np.float32)
+    """Rows of unit length, in place."""
     for at in range(0, len(x), 65536):
         some = x[at:at + 65536].astype(np.float64)
-        out[at:at + 65536] = some / np.linalg.norm(some, axis=1, keepdims=True)
-    return out
+        x[at:at + 65536] = some / np.linalg.norm(some, axis=1, keepdims=True)
+    return x
 
 
 def held_out(name, metric, x, n, **more):

@@ -33,7 +33,8 @@ def panel(x0, title, curves, colour, low, high):
                 out.append(f'<path d="M{x0} {y:.1f}h{WIDE}" class="g"/>' + text(x0 - 6, y + 4, f"{m * 10 ** power:,.0f}", 'text-anchor="end"'))
     out.append(text(x0 + WIDE / 2, TOP + HIGH + 34, "recall@10", 'text-anchor="middle"'))
     for name, curve in curves.items():
-        points = [(x0 + WIDE * across(r), up(v)) for r, v in curve if TICKS[0] <= r]
+        beyond = [r for r, _ in curve if r >= TICKS[-1]]  # of those past the edge only the first is drawn
+        points = [(x0 + WIDE * across(r), up(v)) for r, v in curve if TICKS[0] <= r and r <= min(beyond, default=1)]
         if not points:
             continue
         thick = 3 if name == "own" else 1.6

@@ -599,7 +599,7 @@ def build(peer, base, threads, path):
 
 
 def overhead_us(peer, base):
-    """What a single call costs when there is next to nothing to search: the same config over 64 rows (256 for trees)."""
+    """What a single call costs when there is next to nothing to search: the same config over 64 to 256 rows (trees: 640)."""
     import tempfile
     try:
         small = dict(peer.config)
@@ -608,10 +608,11 @@ def overhead_us(peer, base):
             small["nlist"] = 1
         if isinstance(peer, Scann):
             small["leaves"] = 1
-        one = type(peer)({**peer.meta, "n": 256}, small)
+        one = type(peer)({**peer.meta, "n": 640}, small)
         one.not_building = lambda _: None
         with tempfile.TemporaryDirectory() as dir:
-            one.build(np.ascontiguousarray(base[:256 if "nlist" in small or "leaves" in small else 64]), 1, dir + "/index")
+            few = 640 if "nlist" in small or "leaves" in small else small.get("degree", 16) * 4
+            one.build(np.ascontiguousarray(base[:few]), 1, dir + "/index")
             one.save(dir + "/index")
             one.load(dir + "/index")
             one.threads(1)
@@ -721,7 +722,7 @@ def main():
     verb, library, dir, path, *rest = sys.argv[1:]
     meta = json.loads(pathlib.Path(dir, "meta.json").read_text())
     peer = PEERS[library](meta, json.loads(rest[-1]))
-    base = np.memmap(f"{dir}/base.f32", np.float32, "r").reshape(-1, meta["d"])
+    base = np.asarray(np.memmap(f"{dir}/base.f32", np.float32, "c").reshape(-1, meta["d"]))  # some bindings want it writable
     if verb == "build":
         build(peer, base, int(rest[0]), path)
     else:
