@@ -14,6 +14,7 @@
 
 #include "index/graph_build.h"
 
+#define MEAN_ROWS 1024u
 #define QUERIES 128u
 #define NEAREST 10u
 #define NOMINATED 20u
@@ -35,8 +36,45 @@ static enum vk_status set_mean(struct vk_graph *g, const struct vk_graph_sample 
 		for (uint32_t d = 0; d < dims; d++) sum[d] += (double)s->row[(size_t)i * dims + d];
 	for (uint32_t d = 0; d < dims; d++) g->mean[d] = s->n ? (float)(sum[d] / s->n) : 0;
 	free(sum);
-	vk_graph_mean_changed(g);
 	return VK_OK;
+}
+
+/* Sum of the relative errors of some of the sample's codes. */
+static enum vk_status code_error(const struct vk_graph *g, const struct vk_graph_sample *s, double *sum)
+{
+	const size_t dims = g->conf.dims, stride = vk_graph_code_stride(&vk_graph_s8, g->conf.dims);
+	const uint32_t some = s->n < MEAN_ROWS ? s->n : MEAN_ROWS;
+	struct vk_graph as_s8 = {.conf = g->conf, .k = g->k, .codec = &vk_graph_s8, .code_dims = g->conf.dims};
+	as_s8.mean = g->mean;
+	as_s8.code.stride = stride;
+	float *scratch = malloc(2 * dims * sizeof *scratch);
+	uint8_t *code = aligned_alloc(64, stride);
+	*sum = 0;
+	for (uint32_t i = 0; scratch && code && i < some; i++)
+		*sum += vk_graph_encode(&as_s8, s->row + (uint64_t)i * s->n / some * dims, scratch, code);
+	enum vk_status st = scratch && code ? VK_OK : VK_E_NOMEM;
+	free(scratch);
+	free(code);
+	return st;
+}
+
+/* A mean that few long rows have made is far from most: their codes would all be the same. Then the origin serves better. */
+static enum vk_status choose_mean(struct vk_graph *g, const struct vk_graph_sample *s)
+{
+	double with, without;
+	const size_t bytes = g->conf.dims * sizeof *g->mean;
+	float *mean = malloc(bytes);
+	enum vk_status st = mean ? set_mean(g, s) : VK_E_NOMEM;
+	if (!st) st = code_error(g, s, &with);
+	if (!st) {
+		memcpy(mean, g->mean, bytes);
+		memset(g->mean, 0, bytes);
+		st = code_error(g, s, &without);
+	}
+	if (!st && with <= without) memcpy(g->mean, mean, bytes);
+	if (!st) vk_graph_mean_changed(g);
+	free(mean);
+	return st;
 }
 
 /* --- axes --- */
@@ -259,7 +297,7 @@ enum vk_status vk_graph_profile_set(struct vk_graph *g, const struct vk_graph_sa
 	uint32_t dims = g->conf.dims, most = up_to_step(dims / 2 + 1);
 	if (profile == VK_GRAPH_P8 && dims > AXES_DIMS_MAX)
 		return vk_fail(err, VK_E_INVALID, "profile p8 takes at most %u dims", AXES_DIMS_MAX);
-	enum vk_status st = set_mean(g, s);
+	enum vk_status st = choose_mean(g, s);
 	if (!st && profile == VK_GRAPH_P8) st = project(g, s, t, most < dims ? most : dims, &a, &share);
 	if (!st && profile == VK_GRAPH_AUTO) st = choose(g, s, t, &a, &profile);
 	if (!st) st = apply(g, profile, &a, err);

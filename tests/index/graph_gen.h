@@ -131,21 +131,19 @@ static inline double gen_rank(enum vk_metric metric, const float *q, const float
 	return s;
 }
 
-static inline int gen_down(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? 1 : x > y ? -1 : 0;
-}
-
-/* Of n rows, the rank of the k-th nearest: whoever reaches it is a right answer, ties and duplicates included. */
+/* Of n rows, the rank of the k-th nearest: whoever reaches it is a right answer, ties and duplicates included. k at most 64. */
 static inline double gen_kth(enum vk_metric metric, const struct gen_rows *r, uint32_t n, const float *q, uint32_t k)
 {
-	double *rank = malloc(n * sizeof *rank);
-	for (uint32_t i = 0; i < n; i++) rank[i] = gen_rank(metric, q, gen_at(r, i), r->dims);
-	qsort(rank, n, sizeof *rank, gen_down);
-	double kth = rank[(k < n ? k : n) - 1];
-	free(rank);
-	return kth;
+	double best[64];
+	uint32_t m = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		double rank = gen_rank(metric, q, gen_at(r, i), r->dims);
+		if (m == k && !(rank > best[m - 1])) continue;
+		uint32_t at = m < k ? m++ : k - 1;
+		for (; at && best[at - 1] < rank; at--) best[at] = best[at - 1];
+		best[at] = rank;
+	}
+	return best[m - 1];
 }
 
 #endif
