@@ -2,9 +2,9 @@
  * Which path AUTO takes. The model, in cost a row (bytes at memory bandwidth, once for all queries) and a pair of row and query
  * (arithmetic on what is in the cache):
  *   SCAN       4 d bytes (2 d for f16); a kernel's pass a pair: 33 ns at 768 d
- *   CERTIFIED  d bytes; 8 ns a pair at 768 d, which is less than a product in f32 costs: the best one where codes are,
- *              but for many queries of short rows
- *   GEMM       4 d bytes and their copy; 2 d flops at the tuned rate a pair, 11 ns at 768 d once the queries are many
+ *   CERTIFIED  d bytes; d / 350 ns a pair and half a nanosecond for its look, once the queries are many: a third of what a
+ *              product in f32 costs at 128 to 1,536 d, so nothing else is taken where codes are
+ *   GEMM       4 d bytes and their copy; 2 d flops at the tuned rate a pair, 12 ns at 768 d once the queries are many
  *   FEW        no walk over parts: for at most FEW_SLOTS wanted slots
  * Figures of bench/search.c on one core with AVX-512; the thresholds only move time, never an answer.
  */
@@ -12,9 +12,6 @@
 
 #define FEW_SLOTS 2048
 #define GEMM_QUERIES 24
-/* Short rows: what a pair costs beside its codes weighs more (4.4 against 3.0 ns at 128 d, 6.3 against 7.9 at 384 d). */
-#define SHORT_DIMS 256
-#define SHORT_QUERIES 128
 
 static bool has_codes(const struct vk_parts *ps)
 {
@@ -32,8 +29,7 @@ static enum vk_exact_path choose(const struct vk_exact_source *src, size_t n)
 {
 	if (src->in && vk_bitmap_count(src->in) <= FEW_SLOTS) return VK_EXACT_FEW;
 	if (!multiplies(src->set)) return VK_EXACT_SCAN;
-	if (has_codes(src->parts))
-		return src->set->dims < SHORT_DIMS && n >= SHORT_QUERIES ? VK_EXACT_GEMM : VK_EXACT_CERTIFIED;
+	if (has_codes(src->parts)) return VK_EXACT_CERTIFIED;
 	return n >= GEMM_QUERIES ? VK_EXACT_GEMM : VK_EXACT_SCAN;
 }
 
