@@ -49,6 +49,15 @@ static uint32_t count_dead(const struct vk_graph *g)
 	return dead;
 }
 
+/* Spare places that came with the file are out already; to find them again would give them away twice. */
+static bool mark_spare(const struct vk_graph *g, struct vk_grow *w)
+{
+	w->out_words = (size_t)atomic_load(&g->n) / 64 + 1;
+	if (!(w->out = calloc(w->out_words, sizeof *w->out))) return false;
+	for (uint32_t i = 0; i < g->spare_n; i++) w->out[g->spare[i] / 64] |= (uint64_t)1 << (g->spare[i] % 64);
+	return true;
+}
+
 struct vk_grow *vk_grow_of(struct vk_graph *g)
 {
 	struct vk_grow *w = g->grow;
@@ -60,11 +69,11 @@ struct vk_grow *vk_grow_of(struct vk_graph *g)
 	w->pool = malloc(g->conf.ef_build * sizeof *w->pool);
 	w->cand = malloc(VK_GROW_CANDIDATES * sizeof *w->cand);
 	w->code = aligned_alloc(VK_GRAPH_CODE_ALIGN, g->code.stride);
-	if (!w->scratch || !w->pool || !w->cand || !w->code) {
+	if (!w->scratch || !w->pool || !w->cand || !w->code || !mark_spare(g, w)) {
 		grow_free(g);
 		return NULL;
 	}
-	w->dead_in = count_dead(g); /* places that an earlier life gave up count, too: one round finds them again */
+	w->dead_in = count_dead(g) - g->spare_n; /* what an earlier life cut out and had not made spare counts: a round finds it again */
 	w->entries_at = atomic_load(&g->n);
 	return w;
 }
