@@ -134,6 +134,17 @@ uint32_t vk_ann_auto(const struct vk_ann_point *curve, size_t n, float recall)
 	return n ? curve[n - 1].ef : 0;
 }
 
+void vk_ann_count(struct vk_ann *ann, uint32_t set, uint64_t exact, uint64_t approximate)
+{
+	pthread_mutex_lock(&ann->lock);
+	struct vk_ann_set *s = vk_ann_find(ann, set);
+	if (s) {
+		s->searches[0] += exact;
+		s->searches[1] += approximate;
+	}
+	pthread_mutex_unlock(&ann->lock);
+}
+
 void vk_ann_offer_delta(struct vk_ann *ann, uint32_t set, const struct vk_gen *gen, struct vk_delta *d)
 {
 	struct vk_delta *old = NULL;
@@ -214,6 +225,20 @@ static void wake(struct vk_ann *ann)
 void vk_ann_poke(struct vk_ann *ann)
 {
 	pthread_mutex_lock(&ann->lock);
+	wake(ann);
+	pthread_mutex_unlock(&ann->lock);
+}
+
+void vk_ann_configured(struct vk_ann *ann, const struct vk_colconf *conf)
+{
+	pthread_mutex_lock(&ann->lock);
+	for (struct vk_ann_set *s = ann->sets; s; s = s->next) {
+		const struct vk_vector_conf *v = vk_colconf_set(conf, s->set);
+		struct vk_ann_plan p = {.engine = VK_ANN_NONE};
+		if (s->state != VK_ANN_BUILDING) continue;
+		if (v && !v->sparse) vk_ann_plan_of(conf, v, &p);
+		if (!vk_ann_plan_builds_alike(&p, &s->plan)) atomic_store(&s->cancel, true);
+	}
 	wake(ann);
 	pthread_mutex_unlock(&ann->lock);
 }
@@ -308,7 +333,10 @@ static void describe(const struct vk_ann_set *s, struct vk_ann_info *out)
 				    .done = atomic_load(&s->progress.done), .total = atomic_load(&s->progress.total)};
 	memcpy(out->curve, s->curve, sizeof out->curve);
 	memcpy(out->error, s->error, sizeof out->error);
+	memcpy(out->searches, s->searches, sizeof out->searches);
 	if (s->gen) out->sequence = atomic_load(&s->gen->sequence);
+	out->outdated = s->rebuild || (s->gen && !vk_ann_plan_builds_alike(&s->gen->plan, &s->plan)) ||
+			((s->state == VK_ANN_FAILED || s->state == VK_ANN_CANCELLED) && !vk_ann_plan_builds_alike(&s->failed_plan, &s->plan));
 	if (s->delta) out->pending = s->delta->count;
 }
 

@@ -132,6 +132,8 @@ enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, 
 /* Stops the worker (a build gives up within some 100 ms) and lets go of everything. */
 void vk_ann_free(struct vk_ann *ann);
 void vk_ann_poke(struct vk_ann *ann); /* something may be to do; cheap, any thread */
+/* A new config was committed: pokes, and gives up a build that is no longer asked for. */
+void vk_ann_configured(struct vk_ann *ann, const struct vk_colconf *conf);
 void vk_ann_wrote(struct vk_ann *ann, uint64_t points); /* the same after a commit; nothing while points are too few for an index */
 /* Waits until every set's index stands for all that is written now, or timeout: VK_E_DEADLINE. For tests, snapshots, `wait`. */
 enum vk_status vk_ann_wait(struct vk_ann *ann, uint64_t timeout_ms);
@@ -189,6 +191,8 @@ struct vk_ann_info {
 	struct vk_ann_point curve[VK_ANN_POINTS_MAX];
 	size_t curve_n;
 	uint64_t checkpoint;       /* G of the file */
+	bool outdated;             /* what serves is of another plan, or somebody asked for a new one: a build is due */
+	uint64_t searches[2];      /* queries since the collection was opened: [0] exact search answered, [1] the index */
 	uint64_t build_ms;
 	char error[200];
 };

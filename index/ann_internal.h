@@ -61,6 +61,8 @@ struct vk_ann_set {
 	struct vk_ann_point curve[VK_ANN_POINTS_MAX];
 	size_t curve_n;
 	char error[200];
+	struct vk_ann_plan failed_plan; /* of the build that failed or was cancelled; another plan is tried at once */
+	uint64_t searches[2];   /* exact, approximate */
 	/* own */
 	bool named;               /* still in the config */
 	uint32_t number;          /* of the newest file */
@@ -114,6 +116,8 @@ bool vk_ann_take(struct vk_ann *ann, uint32_t set, struct vk_ann_serving *out);
 void vk_ann_give(struct vk_ann_serving *sv);
 /* The narrowest search of a curve that reaches the recall; 0: nothing measured. */
 uint32_t vk_ann_auto(const struct vk_ann_point *curve, size_t n, float recall);
+/* Counts queries of a set by how they were answered. */
+void vk_ann_count(struct vk_ann *ann, uint32_t set, uint64_t exact, uint64_t approximate);
 /* Puts d in the place of the set's delta, if gen still serves and d knows more. */
 void vk_ann_offer_delta(struct vk_ann *ann, uint32_t set, const struct vk_gen *gen, struct vk_delta *d);
 const struct vk_ann_ops *vk_ann_ops_of(enum vk_ann_engine e);

@@ -369,5 +369,6 @@ enum vk_status vk_ann_search(struct vk_view *v, const struct vk_set *s, struct v
 	for (size_t i = 0; !st && i < n; i++)
 		if (!done[i]) st = search_alike(v, s, &sv, q, n, i, done, o, a, found, err);
 	vk_ann_give(&sv);
+	if (!st) vk_ann_count(v->c->ann, s->id, found->whole, n - found->whole);
 	return st == VK_E_NOMEM ? vk_fail(err, st, "not enough memory for the search") : st;
 }

@@ -119,6 +119,7 @@ static void leave_set(struct vk_ann *ann, struct vk_ann_set *s)
 	if (!st) st = vk_ann_forget(ann, s, true);
 	if (!st) st = vk_ann_cursor(ann, s, UINT64_MAX);
 	s->checkpoint = 0;
+	s->failed_ms = 0;
 	show_state(ann, s, VK_ANN_IDLE);
 }
 
@@ -158,22 +159,48 @@ static uint64_t indexed_rows(const struct vk_ann_set *s)
 	return s->gen ? s->gen->ops->rows(s->gen->self) : 0;
 }
 
+/* A reference: searches put newer ones in its place. */
+static struct vk_delta *delta_now(const struct turn *t)
+{
+	pthread_mutex_lock(&t->ann->lock);
+	struct vk_delta *d = vk_delta_ref(t->s->delta);
+	pthread_mutex_unlock(&t->ann->lock);
+	return d;
+}
+
+/* What an engine that does not grow leaves to exact search must be known, or nobody sees that it is too much. */
+static void note_changes(struct turn *t)
+{
+	struct vk_ann_set *s = t->s;
+	struct vk_delta *base = s->gen->ops->grows ? NULL : delta_now(t);
+	if (!base) return;
+	struct extend e = {.base = base};
+	if (base->upto < t->sequence && !vk_view_run(t->ann->c, 0, NULL, extend, &e)) {
+		vk_ann_offer_delta(t->ann, s->set, s->gen, e.out);
+		vk_delta_unref(e.out);
+	}
+	vk_delta_unref(base);
+}
+
 static bool too_far(const struct turn *t)
 {
-	uint64_t rows = indexed_rows(t->s), pending = t->s->delta ? t->s->delta->count : 0;
+	struct vk_delta *delta = delta_now(t);
+	uint64_t rows = indexed_rows(t->s), pending = delta ? delta->count : 0;
+	vk_delta_unref(delta);
 	if (t->s->gen->ops->grows) return pending > FAR_ROWS && pending > rows / 2;
 	return pending > rows / STALE_PART && pending > 1000;
 }
 
-static bool wants_build(const struct turn *t)
+static bool wants_build(struct turn *t)
 {
 	struct vk_ann_set *s = t->s;
 	struct vk_ann_about about = {0};
 	if (s->plan.engine == VK_ANN_NONE || !t->rows) return false;
 	if (s->rebuild) return true;
-	if (s->failed_ms && (t->sequence == s->failed_sequence || vk_mono_ms() - s->failed_ms < RETRY_MS)) return false;
+	if (s->failed_ms && vk_ann_plan_builds_alike(&s->failed_plan, &s->plan) && (t->sequence == s->failed_sequence || vk_mono_ms() - s->failed_ms < RETRY_MS)) return false;
 	if (!s->gen) return t->rows >= s->plan.rows_min;
 	s->gen->ops->about(s->gen->self, &about);
+	note_changes(t);
 	return !vk_ann_plan_builds_alike(&s->gen->plan, &s->plan) || too_far(t) || about.wants_rebuild;
 }
 
@@ -184,6 +211,7 @@ static void failed(struct turn *t, enum vk_status st, const struct vk_error *err
 	s->failed_sequence = t->sequence;
 	pthread_mutex_lock(&t->ann->lock);
 	s->state = st == VK_E_CANCELLED ? VK_ANN_CANCELLED : VK_ANN_FAILED;
+	s->failed_plan = s->plan;
 	snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1,
 		 st == VK_E_CANCELLED ? "the build was cancelled" : err->text[0] ? err->text : vk_status_text(st));
 	pthread_mutex_unlock(&t->ann->lock);
@@ -497,7 +525,7 @@ static bool take_turn(struct turn *t, bool asked)
 	struct vk_ann_set *s = t->s;
 	enum vk_status st = vk_view_run(t->ann->c, 0, NULL, look, t);
 	if (st) return false;
-	if (s->plan.engine == VK_ANN_NONE && (s->gen || s->has_file || s->has_part)) {
+	if (s->plan.engine == VK_ANN_NONE && (s->gen || s->has_file || s->has_part || s->state != VK_ANN_IDLE)) {
 		leave_set(t->ann, s);
 		return true;
 	}
@@ -565,6 +593,7 @@ static void rest(struct vk_ann *ann)
 void *vk_ann_worker(void *arg)
 {
 	struct vk_ann *ann = arg;
+	vk_view_thread_of(ann->c);
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	while (!atomic_load(&ann->stop)) {
 		pthread_mutex_lock(&ann->lock);

@@ -2,7 +2,6 @@
 #include "index/ann.h"
 #include "index/collection_internal.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -142,8 +141,6 @@ static enum vk_status start(struct vk_collection *c, const char *dir, struct vk_
 
 static void destroy(struct vk_collection *c)
 {
-	/* The indexes' worker begins views until it is joined: their references must not be the last. */
-	atomic_store(&c->refs, INT_MAX / 2);
 	vk_ann_free(c->ann);
 	c->ann = NULL;
 	if (c->kv) {

@@ -136,7 +136,7 @@ static void committed(void *arg)
 	struct configure *x = arg;
 	vk_collection_conf_adopt(x->c, x->next, x->epoch);
 	vk_background_kick(x->c);
-	if (x->c->ann) vk_ann_poke(x->c->ann);
+	if (x->c->ann) vk_ann_configured(x->c->ann, x->next);
 }
 
 /* --- waiting for indexes --- */

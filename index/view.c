@@ -34,14 +34,25 @@ static enum vk_status begin(void *arg)
 	return st;
 }
 
+static _Thread_local const struct vk_collection *thread_of;
+
+void vk_view_thread_of(const struct vk_collection *c)
+{
+	thread_of = c;
+}
+
 enum vk_status vk_view_begin(struct vk_collection *c, int64_t now_ms, struct vk_view *v)
 {
 	struct begin b = {c, v};
 	*v = (struct vk_view){.now_ms = now_ms};
 	enum vk_status st = vk_guard_run(c->kv, begin, &b); /* after a fault the transaction is ended already */
-	if (st) *v = (struct vk_view){0};
-	else v->c = vk_collection_ref(c);
-	return st;
+	if (st) {
+		*v = (struct vk_view){0};
+		return st;
+	}
+	v->uncounted = thread_of == c;
+	v->c = v->uncounted ? c : vk_collection_ref(c);
+	return VK_OK;
 }
 
 void vk_view_end(struct vk_view *v)
@@ -50,7 +61,7 @@ void vk_view_end(struct vk_view *v)
 	vk_bitmap_free(v->live);
 	vk_kv_view_end(v->t);
 	vk_colconf_unref(v->conf);
-	vk_collection_unref(v->c);
+	if (!v->uncounted) vk_collection_unref(v->c);
 	*v = (struct vk_view){0};
 }
 

@@ -26,7 +26,8 @@ struct vk_collection;
 struct vk_view {
 	struct vk_kv_txn *t;
 	struct vk_colconf *conf;    /* a reference */
-	struct vk_collection *c;    /* a reference */
+	struct vk_collection *c;    /* a reference, unless uncounted */
+	bool uncounted;
 	int64_t now_ms;             /* wall clock: who has expired */
 	struct vk_bitmap *live;     /* NULL until asked for: vk_view_live() */
 	bool writing;               /* over a write transaction: nothing may be cached */
@@ -36,6 +37,9 @@ struct vk_view {
 
 enum vk_status vk_view_begin(struct vk_collection *c, int64_t now_ms, struct vk_view *v);
 void vk_view_end(struct vk_view *v);
+/* From now on views that the calling thread begins on c take no reference: for the thread that c joins before it ends, whose own
+ * would be the last one now and then, and c would end on the thread that it waits for. */
+void vk_view_thread_of(const struct vk_collection *c);
 /* Begins, calls fn, ends. fn gives its status, VK_E_CANCELLED when the view said stop, VK_E_IO when the file cannot be read: then fn
  * was left in the middle, so it holds no lock and waits for no thread while it reads. */
 enum vk_status vk_view_run(struct vk_collection *c, int64_t now_ms, const atomic_bool *stop,
