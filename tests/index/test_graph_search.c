@@ -468,8 +468,8 @@ static void *searcher(void *arg)
 	struct race *r = arg;
 	uint32_t label[20], i = 0;
 	float near[20];
-	while (!atomic_load(&r->stop)) {
-		struct vk_graph_query q = {.vector = r->w.query + (size_t)(i++ % QUERIES) * DIMS,
+	for (; !atomic_load(&r->stop); i++) {
+		struct vk_graph_query q = {.vector = r->w.query + (size_t)(i % QUERIES) * DIMS,
 					   .ef = i % 5 ? 40 : 1500,
 					   .want = 20,
 					   .label = label,
