@@ -177,6 +177,9 @@ struct vk_graph_beam { /* an internal search: nodes, dead ones included, chains 
 void vk_graph_beam(struct vk_graph *g, struct vk_graph_scratch *s, const struct vk_graph_ready *r, struct vk_graph_beam *b);
 struct vk_graph_ready *vk_graph_scratch_ready(struct vk_graph_scratch *s); /* its own, with room */
 float *vk_graph_scratch_floats(struct vk_graph_scratch *s); /* 4 * max(dims, code_dims) */
+/* Around beams of who is not the grower: what they may meet is not given again meanwhile. */
+void vk_graph_search_begin(struct vk_graph *g, struct vk_graph_scratch *s);
+void vk_graph_search_end(struct vk_graph_scratch *s);
 /* The oldest epoch that a running search began at; UINT64_MAX: none runs. */
 uint64_t vk_graph_oldest(struct vk_graph *g);
 void vk_graph_search_free(struct vk_graph *g); /* scratches and entries */

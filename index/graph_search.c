@@ -89,12 +89,12 @@ float *vk_graph_scratch_floats(struct vk_graph_scratch *s)
 
 /* Whoever takes an epoch after unlinking a node either sees this search's epoch, or this search sees the node unlinked: the
  * store here and the grower's loads are sequentially consistent, edges are loaded with acquire (no fence: TSan knows none). */
-static void search_begin(struct vk_graph *g, struct vk_graph_scratch *s)
+void vk_graph_search_begin(struct vk_graph *g, struct vk_graph_scratch *s)
 {
 	atomic_store(&s->epoch, atomic_load(&g->epoch));
 }
 
-static void search_end(struct vk_graph_scratch *s)
+void vk_graph_search_end(struct vk_graph_scratch *s)
 {
 	atomic_store_explicit(&s->epoch, 0, memory_order_release);
 }
@@ -434,7 +434,7 @@ enum vk_status vk_graph_search(struct vk_graph *g, struct vk_graph_scratch *s, s
 	q->visited = 0;
 	q->gave_up = false;
 	if (ef > VK_GRAPH_EF_MAX) return VK_E_INVALID;
-	search_begin(g, s);
+	vk_graph_search_begin(g, s);
 	struct vk_walk w = walk_of(g, s, &s->ready, UINT32_MAX);
 	w.q = q;
 	if (w.n && q->want) {
@@ -444,6 +444,6 @@ enum vk_status vk_graph_search(struct vk_graph *g, struct vk_graph_scratch *s, s
 		vk_walk_emitted(&w);
 		q->visited = w.visited;
 	}
-	search_end(s);
+	vk_graph_search_end(s);
 	return st;
 }

@@ -531,9 +531,43 @@ static void test_oldest_epoch_is_of_the_running_search(void **state)
 	assert_true(a && b && a != b && vk_graph_oldest(g) == UINT64_MAX);
 	vk_graph_scratch_give(g, a);
 	assert_ptr_equal(vk_graph_scratch_take(g), a);
+	vk_graph_search_begin(g, a);
+	uint64_t first = vk_graph_oldest(g);
+	atomic_fetch_add(&g->epoch, 5);
+	vk_graph_search_begin(g, b);
+	assert_true(vk_graph_oldest(g) == first);
+	vk_graph_search_end(a);
+	assert_true(vk_graph_oldest(g) == first + 5);
+	vk_graph_search_end(b);
+	assert_true(vk_graph_oldest(g) == UINT64_MAX);
 	vk_graph_scratch_give(g, a);
 	vk_graph_scratch_give(g, b);
 	vk_graph_free(g);
+}
+
+static void test_tuning_takes_one_of_its_settings_and_changes_no_answer(void **state)
+{
+	(void)state;
+	uint64_t dice = test_seed() + 10;
+	struct answer *a = malloc(sizeof *a), *b = malloc(sizeof *b);
+	struct world w = world_new(VK_METRIC_COSINE, VK_GRAPH_S8, N, &dice);
+	static const struct vk_graph_prefetch odd[] = {{0, 0}, {1, 1}, {3, 200}, {500, 1}, {65535, 65535}};
+	struct vk_graph_query q = {.vector = w.query, .ef = 60, .want = 20};
+	search(w.g, a, q);
+	for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+		vk_graph_prefetch_set(w.g, odd[i]);
+		struct vk_graph_prefetch p = vk_graph_prefetch_get(w.g);
+		assert_true(p.ahead == odd[i].ahead && p.lines == odd[i].lines);
+		search(w.g, b, q);
+		assert_memory_equal(a->label, b->label, 20 * sizeof *a->label);
+	}
+	vk_graph_tune(w.g, 20);
+	struct vk_graph_prefetch p = vk_graph_prefetch_get(w.g);
+	assert_true(p.ahead >= 4 && p.ahead <= 24 && p.lines >= 2 && p.lines <= 32);
+	assert_true(vk_graph_oldest(w.g) == UINT64_MAX);
+	world_free(&w);
+	free(a);
+	free(b);
 }
 
 static void test_conf_that_cannot_be_is_refused_with_words(void **state)
@@ -575,6 +609,7 @@ int main(void)
 	    cmocka_unit_test(test_beam_gives_nodes_in_order_and_only_below),
 	    cmocka_unit_test(test_searches_beside_a_grower_find_whole_answers),
 	    cmocka_unit_test(test_oldest_epoch_is_of_the_running_search),
+	    cmocka_unit_test(test_tuning_takes_one_of_its_settings_and_changes_no_answer),
 	    cmocka_unit_test(test_conf_that_cannot_be_is_refused_with_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
