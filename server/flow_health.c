@@ -9,6 +9,7 @@
 #include "server/app.h"
 #include "server/data.h"
 #include "server/flows.h"
+#include "server/qdrant_index.h"
 
 #define QDRANT_VERSION "1.19.0" /* of the API; clients compare it with their own */
 #define DISK_FREE_MIN ((uint64_t)256 << 20)
@@ -323,6 +324,7 @@ void vk_flow_metrics(void *arg, struct vk_req *req)
 	vk_engine_space_stats(app->engine, space_gauges, &o);
 	store_gauges(app, b);
 	collection_gauges(app, b);
+	vk_index_gauges(app, b);
 	process_gauges(b);
 }
 

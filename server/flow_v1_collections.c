@@ -26,6 +26,7 @@ static void write_vector(struct vk_jw *w, struct vk_view *v, const struct vk_vec
 	vk_jw_ki(w, "tail_rows", (int64_t)s.tail_rows);
 	vk_jw_ki(w, "dead_rows", (int64_t)s.dead_rows);
 	vk_jw_ki(w, "bytes", (int64_t)s.bytes);
+	vk_qd_config_index(c, w, "index");
 	vk_jw_object_end(w);
 }
 

@@ -65,5 +65,10 @@ void vk_flow_document_delete(void *app, struct vk_req *req);
 /* flow_v1_collections.c: what veckeep knows of a collection that Qdrant has no word for */
 void vk_flow_v1_collection(void *app, struct vk_req *req);
 void vk_flow_v1_spaces(void *app, struct vk_req *req);
+/* flow_v1_index.c: indexes of its vectors */
+void vk_flow_v1_index(void *app, struct vk_req *req);
+void vk_flow_v1_index_update(void *app, struct vk_req *req);
+void vk_flow_v1_index_rebuild(void *app, struct vk_req *req);
+void vk_flow_v1_index_cancel(void *app, struct vk_req *req);
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "server/flows_qdrant.h"
 #include "server/qdrant.h"
+#include "server/qdrant_index.h"
 
 static void cluster(struct vk_qd *q)
 {
@@ -69,7 +70,7 @@ void vk_flow_collection_cluster(void *app, struct vk_req *req)
 	if (q) vk_qd_go(q, collection_cluster);
 }
 
-/* --- optimizations: sealing and index building are not told one by one --- */
+/* --- optimizations: what seals rows and builds payload indexes is not told one by one --- */
 
 /* ?with=queued,completed,idle_segments */
 static bool has_word(struct vk_bytes list, const char *word)
@@ -85,40 +86,98 @@ static bool has_word(struct vk_bytes list, const char *word)
 	return false;
 }
 
-static void optimizations(struct vk_qd *q)
+#define NO_UUID "00000000-0000-0000-0000-"
+
+static void put_segment(struct vk_jw *w, uint32_t set, uint64_t points)
+{
+	char uuid[40];
+	snprintf(uuid, sizeof uuid, NO_UUID "%012x", set);
+	vk_jw_object(w);
+	vk_jw_kv(w, "uuid", uuid);
+	vk_jw_key(w, "points_count");
+	vk_jw_u64(w, points);
+	vk_jw_object_end(w);
+}
+
+static bool is_running(const struct vk_qd_index *x)
+{
+	return x->info.state == VK_ANN_BUILDING && x->info.total;
+}
+
+/* A vector's index that is being built. Its rows stand for a segment. */
+static void put_running(struct vk_jw *w, const struct vk_qd_index *x)
+{
+	char uuid[40];
+	snprintf(uuid, sizeof uuid, NO_UUID "%012x", x->vector->set.id);
+	vk_jw_object(w);
+	vk_jw_kv(w, "uuid", uuid);
+	vk_jw_kv(w, "optimizer", "indexing");
+	vk_jw_kv(w, "status", "optimizing");
+	vk_jw_key(w, "segments");
+	vk_jw_array(w);
+	put_segment(w, x->vector->set.id, x->rows);
+	vk_jw_array_end(w);
+	vk_jw_key(w, "progress");
+	vk_jw_object(w);
+	vk_jw_kv(w, "name", x->vector->name[0] ? x->vector->name : "vector_index");
+	vk_jw_ki(w, "done", x->info.done < x->info.total ? x->info.done : x->info.total);
+	vk_jw_ki(w, "total", x->info.total);
+	vk_jw_object_end(w);
+	vk_jw_object_end(w);
+}
+
+static void put_summary(struct vk_jw *w, const struct vk_qd_index *x, size_t n, bool busy, uint64_t tail_rows)
+{
+	uint64_t queued = busy, points = busy ? tail_rows : 0, running = 0;
+	for (size_t i = 0; i < n; i++) {
+		bool waits = (x[i].due || x[i].behind) && !is_running(&x[i]);
+		queued += waits;
+		points += waits ? x[i].due ? x[i].rows : x[i].info.pending : 0;
+		running += is_running(&x[i]);
+	}
+	vk_jw_key(w, "summary");
+	vk_jw_object(w);
+	vk_jw_ki(w, "queued_optimizations", (int64_t)queued);
+	vk_jw_ki(w, "queued_segments", (int64_t)queued);
+	vk_jw_ki(w, "queued_points", (int64_t)points);
+	vk_jw_ki(w, "idle_segments", !queued && !running);
+	vk_jw_object_end(w);
+}
+
+static enum vk_status answer_optimizations(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
 {
 	struct vk_collection_stats s;
-	struct vk_jw w;
+	struct vk_qd_index *x = NULL;
 	struct vk_bytes with = vk_req_query(q->req, "with");
-	if (!read_stats(q, &s)) return;
-	bool busy = s.sealing || s.building;
-	vk_qd_begin(q, &w);
-	vk_jw_object(&w);
-	vk_jw_key(&w, "summary");
-	vk_jw_object(&w);
-	vk_jw_ki(&w, "queued_optimizations", busy);
-	vk_jw_ki(&w, "queued_segments", busy);
-	vk_jw_key(&w, "queued_points");
-	vk_jw_u64(&w, busy ? s.tail_rows : 0);
-	vk_jw_ki(&w, "idle_segments", !busy);
-	vk_jw_object_end(&w);
-	put_empty(&w, "running");
-	if (with.n && has_word(with, "queued")) put_empty(&w, "queued");
-	if (with.n && has_word(with, "completed")) put_empty(&w, "completed");
+	size_t n = v->conf->vectors_n;
+	enum vk_status st = vk_collection_stats(q->c, &s);
+	(void)err;
+	if (!st) st = vk_qd_indexes(q->c, v, &q->req->arena, &x);
+	if (st) return st;
+	bool busy = s.sealing || s.building, idle = strcmp(vk_qd_index_status(x, n, busy), "yellow") != 0;
+	vk_qd_begin(q, w);
+	vk_jw_object(w);
+	put_summary(w, x, n, busy, s.tail_rows);
+	vk_jw_key(w, "running");
+	vk_jw_array(w);
+	for (size_t i = 0; i < n; i++)
+		if (is_running(&x[i])) put_running(w, &x[i]);
+	vk_jw_array_end(w);
+	if (with.n && has_word(with, "queued")) put_empty(w, "queued");
+	if (with.n && has_word(with, "completed")) put_empty(w, "completed");
 	if (with.n && has_word(with, "idle_segments")) {
-		vk_jw_key(&w, "idle_segments");
-		vk_jw_array(&w);
-		if (!busy) {
-			vk_jw_object(&w);
-			vk_jw_kv(&w, "uuid", "00000000-0000-0000-0000-000000000000");
-			vk_jw_key(&w, "points_count");
-			vk_jw_u64(&w, s.points);
-			vk_jw_object_end(&w);
-		}
-		vk_jw_array_end(&w);
+		vk_jw_key(w, "idle_segments");
+		vk_jw_array(w);
+		if (idle) put_segment(w, 0, s.points);
+		vk_jw_array_end(w);
 	}
-	vk_jw_object_end(&w);
-	vk_qd_reply(q, &w);
+	vk_jw_object_end(w);
+	return VK_OK;
+}
+
+static void optimizations(struct vk_qd *q)
+{
+	vk_qd_read(q, answer_optimizations);
 }
 
 void vk_flow_optimizations(void *app, struct vk_req *req)

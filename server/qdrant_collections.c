@@ -8,6 +8,7 @@
 #include "server/flows_qdrant.h"
 #include "server/qdrant.h"
 #include "server/qdrant_config.h"
+#include "server/qdrant_index.h"
 
 #define CONFIG_BYTES_MAX ((size_t)16 << 20)
 
@@ -81,18 +82,25 @@ static enum vk_status put_index(struct vk_jw *w, struct vk_view *v, const struct
 	return st;
 }
 
-static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct vk_collection_stats *s)
+/* Rows that an index stands for; where none is wanted, those at their final place with their codes: what scans read at full speed. A
+ * threshold of 0 asks for no index. */
+static uint64_t indexed_of(const struct vk_colconf *conf, const struct vk_qd_index *x)
+{
+	uint64_t threshold = 1, sum = 0;
+	vk_jv_u64(vk_jv_get(vk_jv_get(conf->root, "optimizer_config"), "indexing_threshold"), &threshold);
+	for (size_t i = 0; threshold && i < conf->vectors_n; i++) sum += x[i].indexed;
+	return sum;
+}
+
+static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct vk_collection_stats *s, const struct vk_qd_index *x)
 {
 	enum vk_status st = VK_OK;
-	uint64_t threshold = 1;
-	vk_jv_u64(vk_jv_get(vk_jv_get(v->conf->root, "optimizer_config"), "indexing_threshold"), &threshold);
 	vk_jw_object(w);
-	vk_jw_kv(w, "status", s->sealing || s->building ? "yellow" : "green");
-	vk_jw_kv(w, "optimizer_status", "ok");
+	vk_jw_kv(w, "status", vk_qd_index_status(x, v->conf->vectors_n, s->sealing || s->building));
+	vk_qd_index_optimizer(w, x, v->conf->vectors_n);
 	vk_qd_config_warn(v->conf, w);
-	/* Rows at their final place with their codes: what scans read at full speed. A threshold of 0 asks for no index. */
 	vk_jw_key(w, "indexed_vectors_count");
-	vk_jw_u64(w, threshold && s->rows > s->tail_rows ? s->rows - s->tail_rows : 0);
+	vk_jw_u64(w, indexed_of(v->conf, x));
 	vk_jw_key(w, "points_count");
 	vk_jw_u64(w, s->points);
 	vk_jw_ki(w, "segments_count", 1);
@@ -102,6 +110,11 @@ static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct 
 	vk_jw_object(w);
 	for (size_t i = 0; i < v->conf->fields_n && !st; i++) st = put_index(w, v, &v->conf->fields[i]);
 	vk_jw_object_end(w);
+	vk_jw_key(w, "veckeep");
+	vk_jw_object(w);
+	vk_jw_key(w, "index");
+	vk_qd_index_write(w, x, v->conf->vectors_n);
+	vk_jw_object_end(w);
 	vk_jw_object_end(w);
 	return st;
 }
@@ -109,11 +122,13 @@ static enum vk_status put_info(struct vk_jw *w, struct vk_view *v, const struct 
 static enum vk_status answer_info(struct vk_qd *q, struct vk_view *v, struct vk_jw *w, struct vk_error *err)
 {
 	struct vk_collection_stats stats;
+	struct vk_qd_index *x = NULL;
 	enum vk_status st = vk_collection_stats(q->c, &stats);
 	(void)err;
+	if (!st) st = vk_qd_indexes(q->c, v, &q->req->arena, &x);
 	if (st) return st;
 	vk_qd_begin(q, w);
-	return put_info(w, v, &stats);
+	return put_info(w, v, &stats, x);
 }
 
 static void show(struct vk_qd *q)

@@ -344,7 +344,8 @@ static enum vk_status check_ours(const vk_jv *metadata, struct vk_error *err)
 	if (vk_jv_type(metadata) != VK_J_OBJECT) return vk_qd_format(err, "metadata: invalid type, expected an object");
 	if (absent(ours)) return VK_OK;
 	if (vk_jv_type(ours) != VK_J_OBJECT) return vk_qd_validation(err, "metadata.veckeep", "expected an object");
-	enum vk_status st = vk_qd_fields(ours, "spaces text_from provenance ttl", err);
+	enum vk_status st = vk_qd_fields(ours, "spaces text_from provenance ttl index", err);
+	if (!st) st = vk_qdc_index_check(vk_jv_get(ours, "index"), err);
 	if (st) return st;
 	const vk_jv *spaces = vk_jv_get(ours, "spaces"), *from = vk_jv_get(ours, "text_from"), *mode = vk_jv_get(ours, "provenance");
 	if (!absent(spaces) && vk_jv_type(spaces) != VK_J_OBJECT)

@@ -41,6 +41,8 @@ enum vk_status vk_qd_config_check(const struct vk_qd_edit *e, struct vk_error *e
 
 /* "warnings": [...] into an open object, when there are any. */
 void vk_qd_config_warn(const struct vk_colconf *c, struct vk_jw *w);
+/* key: what was said of the vector's index, into an open object; nothing when nothing was. */
+void vk_qd_config_index(const struct vk_vector_conf *v, struct vk_jw *w, const char *key);
 /* result.config of GET. */
 void vk_qd_config_show(const struct vk_colconf *c, struct vk_jw *w);
 

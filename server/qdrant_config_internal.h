@@ -44,6 +44,12 @@ static inline const char *vk_qdc_shown(struct vk_bytes name)
 bool vk_qdc_same_json(const vk_jv *a, const vk_jv *b);
 /* What only the config of this moment can refuse. (server/qdrant_config_now.c) */
 enum vk_status vk_qdc_check_now(const struct vk_qd_edit *e, const struct vk_colconf *now, struct vk_error *err);
+/* metadata.veckeep.index (server/qdrant_config_index.c): its form; that it names vectors of the collection (now NULL: of `vectors`,
+ * a new one's); and what comes out for one vector: "index" into an open object, unless nothing is said at all. */
+enum vk_status vk_qdc_index_check(const vk_jv *index, struct vk_error *err);
+enum vk_status vk_qdc_index_names(const vk_jv *index, const vk_jv *vectors, const struct vk_colconf *now, struct vk_error *err);
+enum vk_status vk_qdc_index_put(struct vk_jw *w, const vk_jv *index, bool single, struct vk_bytes name,
+				const struct vk_vector_conf *was, const vk_jv *params, struct vk_error *err);
 int vk_qdc_index_type(const vk_jv *schema); /* enum vk_field_type, or -1 */
 
 #endif

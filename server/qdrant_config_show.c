@@ -44,6 +44,32 @@ static void show_params(const struct vk_colconf *c, struct vk_jw *w)
 	vk_jw_object_end(w);
 }
 
+static const vk_jv *index_of(const struct vk_vector_conf *v)
+{
+	const vk_jv *index = vk_jv_get(vk_jv_get(v->json, "veckeep"), "index");
+	return absent(index) ? NULL : index;
+}
+
+void vk_qd_config_index(const struct vk_vector_conf *v, struct vk_jw *w, const char *key)
+{
+	const vk_jv *index = index_of(v);
+	if (!index) return;
+	vk_jw_key(w, key);
+	vk_jw_value(w, index);
+}
+
+/* Nothing where nothing was said. */
+static void show_indexes(const struct vk_colconf *c, struct vk_jw *w)
+{
+	size_t said = 0;
+	for (size_t i = 0; i < c->vectors_n; i++) said += index_of(&c->vectors[i]) != NULL;
+	if (!said) return;
+	vk_jw_key(w, "index");
+	vk_jw_object(w);
+	for (size_t i = 0; i < c->vectors_n; i++) vk_qd_config_index(&c->vectors[i], w, c->vectors[i].name);
+	vk_jw_object_end(w);
+}
+
 /* In place of what the client once sent: what holds now, in the words that it can send again. */
 static void show_ours(const struct vk_colconf *c, struct vk_jw *w)
 {
@@ -53,6 +79,7 @@ static void show_ours(const struct vk_colconf *c, struct vk_jw *w)
 	for (size_t i = 0; i < c->vectors_n; i++)
 		if (c->vectors[i].space) vk_jw_kv(w, c->vectors[i].name, c->vectors[i].space);
 	vk_jw_object_end(w);
+	show_indexes(c, w);
 	vk_jw_kv(w, "text_from", c->text_from);
 	vk_jw_kv(w, "provenance", vk_provenance_names[c->provenance]);
 	vk_jw_key(w, "ttl");

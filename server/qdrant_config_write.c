@@ -147,8 +147,8 @@ static enum vk_status take_found(const struct writer *x, const struct vk_vector_
 	return VK_OK;
 }
 
-/* {"set", "space", "space_id", "raw"} and what else was there. was NULL: a new vector. */
-static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t dims, const struct vk_vector_conf *was)
+/* {"set", "space", "space_id", "raw", "index"} and what else was there. was NULL: a new vector, of these params. */
+static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t dims, const struct vk_vector_conf *was, const vk_jv *params)
 {
 	const vk_jv *old = was ? vk_jv_get(was->json, "veckeep") : NULL;
 	struct binding b = {0};
@@ -164,9 +164,11 @@ static enum vk_status put_own(struct writer *x, struct vk_bytes name, uint64_t d
 	vk_jw_ki(x->w, "space_id", b.space_id);
 	vk_jw_kb(x->w, "raw", b.raw);
 	for (const vk_jv *m = vk_jv_first(old); m; m = vk_jv_next(m))
-		if (!in_list(vk_jv_key(m), "set space space_id raw")) vk_jw_member(x->w, m);
+		if (!in_list(vk_jv_key(m), "set space space_id raw index")) vk_jw_member(x->w, m);
+	bool single = x->now ? x->now->single : vk_qdc_is_single(vk_jv_get(x->body, "vectors"));
+	st = vk_qdc_index_put(x->w, vk_jv_get(x->ours, "index"), single, name, was, params, x->err);
 	vk_jw_object_end(x->w);
-	return VK_OK;
+	return st;
 }
 
 /* old NULL: new, from its own parameters; else old with a diff over it (NULL: none). */
@@ -196,7 +198,7 @@ static enum vk_status put_vector(struct writer *x, struct vk_bytes name, const s
 		vk_jw_key(x->w, "quantization_config");
 		put_quant(x->w, quant);
 	}
-	enum vk_status st = put_own(x, name, dims, old);
+	enum vk_status st = put_own(x, name, dims, old, params);
 	vk_jw_object_end(x->w);
 	return st;
 }
@@ -216,7 +218,7 @@ static enum vk_status check_names(struct writer *x, const vk_jv *vectors)
 		if (!there)
 			return vk_qd_wrong(x->err, "Not existing vector name error: %s (metadata.veckeep.spaces)", vk_qdc_shown(name));
 	}
-	return VK_OK;
+	return vk_qdc_index_names(vk_jv_get(x->ours, "index"), vectors, x->now, x->err);
 }
 
 static enum vk_status put_vectors(struct writer *x)

@@ -111,5 +111,9 @@ const struct vk_route vk_routes[] = {
 	{VK_DELETE, "/collections/{collection_name}/documents/{doc_id}", "documents_write", VK_SCOPE_WRITE, vk_flow_document_delete, false},
 	{VK_GET, "/v1/collections/{collection_name}", "collection", VK_SCOPE_READ, vk_flow_v1_collection, false},
 	{VK_PUT, "/v1/collections/{collection_name}/spaces", "collection_write", VK_SCOPE_WRITE, vk_flow_v1_spaces, false},
+	{VK_GET, "/v1/collections/{collection_name}/index", "collection", VK_SCOPE_READ, vk_flow_v1_index, false},
+	{VK_PATCH, "/v1/collections/{collection_name}/index", "collection_write", VK_SCOPE_WRITE, vk_flow_v1_index_update, false},
+	{VK_POST, "/v1/collections/{collection_name}/index/rebuild", "index_write", VK_SCOPE_WRITE, vk_flow_v1_index_rebuild, false},
+	{VK_POST, "/v1/collections/{collection_name}/index/cancel", "index_write", VK_SCOPE_WRITE, vk_flow_v1_index_cancel, false},
 };
 const size_t vk_routes_n = sizeof vk_routes / sizeof *vk_routes;

@@ -1,5 +1,6 @@
 """The document at /openapi.json is true: every documented route is driven, and every answer, good or
 bad, is validated against the schema that the document gives for its route and status."""
+import random
 import re
 
 import jsonschema
@@ -120,6 +121,16 @@ def drive_collections(ask):
     ask("DELETE", "/issues")
     ask("PUT", "/collections/e", {"vectors": dense})
     ask("PUT", "/v1/collections/e/spaces", {"spaces": {"": "test/m@1"}})
+    index = "/v1/collections/e/index"
+    for body in ({"engine": "faiss", "factory": "Flat", "recall": 0.9}, {"engine": "graph", "factory": None, "profile": "s8"}):
+        ask("PATCH", index, body)
+    ask("GET", index)
+    ask("PATCH", "/collections/e", {"hnsw_config": {"m": 64, "ef_construct": 1000}})
+    rng = random.Random(1)  # enough to build for that the word comes before the end
+    ask("PUT", "/collections/e/points?wait=true",
+        {"points": [{"id": i, "vector": [rng.gauss(0, 1) for _ in row]} for i in range(5000)]})
+    ask("POST", index + "/rebuild", {"vector": ""})
+    ask("POST", index + "/cancel")
     ask("PUT", "/collections/e/documents/d1", {"chunks": ["one", "two"]})
     ask("GET", "/collections/e/documents/d1")
     ask("DELETE", "/collections/e/documents/d1")
