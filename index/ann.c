@@ -10,7 +10,11 @@
 #include "base/clock.h"
 #include "index/collection_internal.h"
 
+/* The usual pace. */
 #define POLL_MS 500
+#define BUILD_SAVE_MS 60000
+#define RETRY_MS 30000
+#define SAVE_EVERY_MS 300000
 
 const char *const vk_ann_state_names[VK_ANN_STATES] = {"idle", "building", "following", "ready", "failed", "cancelled"};
 
@@ -32,9 +36,17 @@ struct vk_gen *vk_gen_new(const struct vk_ann_ops *ops, void *self, const struct
 	g->ops = ops;
 	g->self = self;
 	g->plan = *p;
+	vk_ann_made(p, g->made);
 	atomic_init(&g->refs, 1);
 	atomic_init(&g->sequence, sequence);
 	return g;
+}
+
+bool vk_gen_is_of(const struct vk_gen *g, const struct vk_ann_plan *p)
+{
+	uint8_t made[VK_ANN_MADE];
+	vk_ann_made(p, made);
+	return !memcmp(made, g->made, sizeof made);
 }
 
 struct vk_gen *vk_gen_ref(struct vk_gen *g)
@@ -113,7 +125,8 @@ bool vk_ann_take(struct vk_ann *ann, uint32_t set, struct vk_ann_serving *out)
 	struct vk_ann_set *s = vk_ann_find(ann, set);
 	bool serves = s && s->gen && s->delta;
 	if (serves) {
-		*out = (struct vk_ann_serving){vk_gen_ref(s->gen), vk_delta_ref(s->delta), s->plan.recall, {{0}}, s->curve_n};
+		*out = (struct vk_ann_serving){vk_gen_ref(s->gen), vk_delta_ref(s->delta), s->plan.recall, s->plan.scan_rows_max, {{0}},
+						s->curve_n};
 		memcpy(out->curve, s->curve, sizeof out->curve);
 	}
 	pthread_mutex_unlock(&ann->lock);
@@ -160,11 +173,40 @@ void vk_ann_offer_delta(struct vk_ann *ann, uint32_t set, const struct vk_gen *g
 
 /* --- life --- */
 
+static struct vk_ann_pace pace_of(const struct vk_ann_pace *p)
+{
+	return (struct vk_ann_pace){.poll_ms = p->poll_ms ? p->poll_ms : POLL_MS,
+				    .build_save_ms = p->build_save_ms ? p->build_save_ms : BUILD_SAVE_MS,
+				    .retry_ms = p->retry_ms ? p->retry_ms : RETRY_MS,
+				    .save_every_ms = p->save_every_ms ? p->save_every_ms : SAVE_EVERY_MS};
+}
+
 static void free_set(struct vk_ann_set *s)
 {
 	vk_gen_unref(s->gen);
 	vk_delta_unref(s->delta);
 	free(s);
+}
+
+/* Under the lock. A thread that cannot be had is asked for again by the next poke. */
+static void wake(struct vk_ann *ann)
+{
+	ann->poked = true;
+	ann->idle = false;
+	if (!ann->running && !ann->read_only && !atomic_load(&ann->stop))
+		ann->running = !pthread_create(&ann->thread, NULL, vk_ann_worker, ann);
+	pthread_cond_broadcast(&ann->changed);
+}
+
+/* Is there anything of the last process to go on with: a file to settle and follow, a build, an index that was never begun, what was
+ * left when a set was dropped? Else the first write starts the worker. */
+static void start(struct vk_ann *ann)
+{
+	bool some = atomic_load(&ann->c->points) >= atomic_load(&ann->rows_least);
+	pthread_mutex_lock(&ann->lock);
+	for (struct vk_ann_set *s = ann->sets; s; s = s->next) some |= s->has_file || s->has_part || s->cursor != UINT64_MAX;
+	if (some) wake(ann);
+	pthread_mutex_unlock(&ann->lock);
 }
 
 enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, struct vk_ann **out, struct vk_error *err)
@@ -177,7 +219,7 @@ enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, 
 	}
 	ann->c = c;
 	ann->read_only = o->read_only;
-	ann->poll_ms = o->poll_ms ? o->poll_ms : POLL_MS;
+	ann->pace = pace_of(&o->pace);
 	pthread_mutex_init(&ann->lock, NULL);
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
@@ -190,6 +232,7 @@ enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, 
 		return st;
 	}
 	*out = ann;
+	start(ann);
 	return VK_OK;
 }
 
@@ -199,6 +242,7 @@ void vk_ann_free(struct vk_ann *ann)
 	atomic_store(&ann->stop, true);
 	pthread_mutex_lock(&ann->lock);
 	bool join = ann->running;
+	for (struct vk_ann_set *s = ann->sets; s; s = s->next) atomic_store(&s->cancel, true); /* a build begun later sees stop */
 	pthread_cond_broadcast(&ann->changed);
 	pthread_mutex_unlock(&ann->lock);
 	if (join) pthread_join(ann->thread, NULL);
@@ -210,16 +254,6 @@ void vk_ann_free(struct vk_ann *ann)
 	pthread_mutex_destroy(&ann->lock);
 	free(ann->dir);
 	free(ann);
-}
-
-/* Under the lock. A thread that cannot be had is asked for again by the next poke. */
-static void wake(struct vk_ann *ann)
-{
-	ann->poked = true;
-	ann->idle = false;
-	if (!ann->running && !ann->read_only && !atomic_load(&ann->stop))
-		ann->running = !pthread_create(&ann->thread, NULL, vk_ann_worker, ann);
-	pthread_cond_broadcast(&ann->changed);
 }
 
 void vk_ann_poke(struct vk_ann *ann)
@@ -298,16 +332,27 @@ enum vk_status vk_ann_checkpoint(struct vk_ann *ann)
 	if (ann->read_only) return VK_E_FORBIDDEN;
 	pthread_mutex_lock(&ann->lock);
 	ann->checkpoint = true;
+	ann->unsaved = VK_OK;
+	wake(ann);
+	bool runs = ann->running;
 	pthread_mutex_unlock(&ann->lock);
-	return wait_for(ann, UINT32_MAX, is_saved, 0);
+	if (!runs) return VK_E_NOMEM; /* no thread to be had */
+	enum vk_status st = wait_for(ann, UINT32_MAX, is_saved, 0);
+	pthread_mutex_lock(&ann->lock);
+	if (!st) st = ann->unsaved;
+	pthread_mutex_unlock(&ann->lock);
+	return st;
 }
 
 enum vk_status vk_ann_cancel(struct vk_ann *ann, uint32_t set)
 {
 	pthread_mutex_lock(&ann->lock);
 	struct vk_ann_set *s = vk_ann_find(ann, set);
-	bool runs = s && s->state == VK_ANN_BUILDING && atomic_load(&s->progress.total);
-	if (runs) atomic_store(&s->cancel, true);
+	bool runs = s && (s->state == VK_ANN_BUILDING || s->rebuild);
+	if (runs) {
+		s->rebuild = false; /* asked for, not begun */
+		atomic_store(&s->cancel, true);
+	}
 	pthread_mutex_unlock(&ann->lock);
 	return runs ? VK_OK : VK_E_NOT_FOUND;
 }
@@ -335,7 +380,7 @@ static void describe(const struct vk_ann_set *s, struct vk_ann_info *out)
 	memcpy(out->error, s->error, sizeof out->error);
 	memcpy(out->searches, s->searches, sizeof out->searches);
 	if (s->gen) out->sequence = atomic_load(&s->gen->sequence);
-	out->outdated = s->rebuild || (s->gen && !vk_ann_plan_builds_alike(&s->gen->plan, &s->plan)) ||
+	out->outdated = s->rebuild || (s->gen && !vk_gen_is_of(s->gen, &s->plan)) ||
 			((s->state == VK_ANN_FAILED || s->state == VK_ANN_CANCELLED) && !vk_ann_plan_builds_alike(&s->failed_plan, &s->plan));
 	if (s->delta) out->pending = s->delta->count;
 }

@@ -121,12 +121,18 @@ extern const struct vk_ann_ops vk_ann_graph, vk_ann_faiss;
 
 struct vk_ann;
 
+struct vk_ann_pace { /* of the worker; 0: the usual */
+	unsigned poll_ms;       /* how often it looks by itself: 500 */
+	unsigned build_save_ms; /* between two saves of what is built so far: a minute */
+	unsigned retry_ms;      /* after something failed: 30 s */
+	unsigned save_every_ms; /* between two checkpoints of what changes little, and a tenth of it is quiet enough: five minutes */
+};
 struct vk_ann_opts {
 	const char *dir;   /* the collection's */
 	bool read_only;    /* opens what is there, changes nothing */
-	unsigned poll_ms;  /* how often the worker looks by itself; 0: 500 */
+	struct vk_ann_pace pace;
 };
-/* Opens generations that the environment points to, cheaply; the worker starts when there is something to do. c is not counted: the
+/* Opens generations that the environment points to, cheaply; the worker starts when there may be something to do. c is not counted: the
  * collection owns its indexes and frees them before its environment. */
 enum vk_status vk_ann_new(struct vk_collection *c, const struct vk_ann_opts *o, struct vk_ann **out, struct vk_error *err);
 /* Stops the worker (a build gives up within some 100 ms) and lets go of everything. */
@@ -140,7 +146,8 @@ enum vk_status vk_ann_wait(struct vk_ann *ann, uint64_t timeout_ms);
 /* Gives up a running build; the plan stays, a build starts anew at the next change or vk_ann_rebuild(). VK_E_NOT_FOUND: none runs. */
 enum vk_status vk_ann_cancel(struct vk_ann *ann, uint32_t set);
 enum vk_status vk_ann_rebuild(struct vk_ann *ann, uint32_t set);
-enum vk_status vk_ann_checkpoint(struct vk_ann *ann); /* saves what has changed, waits: for tests and shutdown */
+/* Saves what has changed, waits: for tests and shutdown. What kept it from being saved, if something did. */
+enum vk_status vk_ann_checkpoint(struct vk_ann *ann);
 
 /* --- searching (ann_search.c) --- */
 

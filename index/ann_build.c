@@ -15,7 +15,6 @@
 #include "index/exact_run.h"
 #include "store/guard.h"
 
-#define SAVE_MS 60000 /* between two saves of what is built so far */
 #define ROW_PLACES_MAX ((size_t)1 << 30) /* bytes of places of blocks */
 
 struct rows {
@@ -118,8 +117,10 @@ static enum vk_status between(void *arg, void *self)
 {
 	struct rows *r = arg;
 	struct vk_error err = {0};
-	if (vk_mono_ms() - r->saved_ms < SAVE_MS) return VK_OK;
-	enum vk_status st = vk_ann_keep(r->ann, r->s, r->ops, r->s->plan.engine, self, r->sequence, true, &err);
+	uint8_t made[VK_ANN_MADE];
+	if (vk_mono_ms() - r->saved_ms < r->ann->pace.build_save_ms) return VK_OK;
+	vk_ann_made(&r->s->plan, made);
+	enum vk_status st = vk_ann_keep(r->ann, r->s, &r->s->plan, made, self, r->sequence, true, &err);
 	if (st) vk_log(VK_LOG_WARN, "an index cannot be kept half built: %s", err.text);
 	r->saved_ms = vk_mono_ms();
 	return VK_OK;
@@ -135,17 +136,23 @@ static struct vk_ann_build opts_of(struct rows *r)
 static enum vk_status go_on(struct rows *r, void **self, struct vk_error *err)
 {
 	char path[VK_ANN_PATH_MAX];
-	uint8_t tag[32];
+	uint8_t tag[32], made[VK_ANN_MADE];
 	uint64_t sequence = 0;
 	struct vk_error why = {0};
 	if (!r->s->has_part || !r->ops->resume) return VK_OK;
+	vk_ann_made(&r->s->plan, made);
+	if (memcmp(r->s->part.tag + sizeof tag - sizeof made, made, sizeof made) != 0) return VK_OK; /* of an older plan */
 	vk_ann_path(r->ann, r->s, &r->s->part, true, path);
 	enum vk_status st = (enum vk_ann_engine)r->s->part.engine == r->s->plan.engine
 				? r->ops->open(&r->s->plan, path, self, &sequence, tag, &why) : VK_E_INVALID;
 	if (!st && (sequence != r->s->part.sequence || memcmp(tag, r->s->part.tag, sizeof tag) != 0)) st = VK_E_CORRUPT;
 	r->sequence = sequence;
 	struct vk_ann_build o = opts_of(r);
-	if (!st) st = r->ops->resume(*self, &o, err);
+	if (!st) {
+		vk_log(VK_LOG_INFO, "%s: going on with it", path);
+		r->s->resumed++;
+		st = r->ops->resume(*self, &o, err);
+	}
 	if (!st || st == VK_E_CANCELLED) return st;
 	if (*self) r->ops->close(*self);
 	*self = NULL;
@@ -153,16 +160,18 @@ static enum vk_status go_on(struct rows *r, void **self, struct vk_error *err)
 	return VK_OK;
 }
 
+static enum vk_status moment(void *sequence, struct vk_view *v)
+{
+	return vk_view_sequence(v, sequence);
+}
+
 static enum vk_status from_rows(struct rows *r, void **self, struct vk_error *err)
 {
 	struct vk_ann_source src = {.row = read_row, .rows_done = let_go, .arg = r};
 	uint64_t before;
-	struct vk_view v;
-	enum vk_status st = vk_view_begin(r->ann->c, 0, &v);
+	enum vk_status st = vk_view_run(r->ann->c, 0, NULL, moment, &before);
 	if (st) return vk_fail(err, st, "the collection cannot be read: %s", vk_status_text(st));
-	st = vk_view_sequence(&v, &before);
-	vk_view_end(&v);
-	if (!st) st = vk_ann_cursor(r->ann, r->s, before);
+	st = vk_ann_cursor(r->ann, r->s, before);
 	if (st) return vk_fail(err, st, "the change cursor cannot be registered: %s", vk_status_text(st));
 	if ((st = begin(r, err))) return st;
 	src.n = r->n;

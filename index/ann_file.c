@@ -20,6 +20,8 @@
 #include "index/collection_internal.h"
 
 #define NAME_PREFIX "gen-"
+#define CURSOR_PREFIX "gen"
+#define CURSOR_RENEW_MS ((uint64_t)24 * 3600 * 1000)
 
 static void name_of(uint32_t set, const struct vk_rec_gen *r, bool building, char name[64])
 {
@@ -96,21 +98,23 @@ static uint64_t file_bytes(const char *path)
 	return stat(path, &sb) == 0 ? (uint64_t)sb.st_size : 0;
 }
 
-enum vk_status vk_ann_keep(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_ann_ops *ops, enum vk_ann_engine engine, void *self,
-			   uint64_t sequence, bool building, struct vk_error *err)
+enum vk_status vk_ann_keep(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_ann_plan *plan, const uint8_t made[VK_ANN_MADE],
+			   void *self, uint64_t sequence, bool building, struct vk_error *err)
 {
 	bool *has = building ? &s->has_part : &s->has_file;
 	struct vk_rec_gen *mine = building ? &s->part : &s->file, was = *mine;
-	struct vk_rec_gen r = {.engine = (uint8_t)engine, .number = ++s->number, .sequence = sequence};
+	struct vk_rec_gen r = {.engine = (uint8_t)plan->engine, .number = ++s->number, .sequence = sequence};
 	char path[VK_ANN_PATH_MAX], name[64];
-	vk_random(r.tag, sizeof r.tag);
+	vk_random(r.tag, sizeof r.tag - VK_ANN_MADE);
+	memcpy(r.tag + sizeof r.tag - VK_ANN_MADE, made, VK_ANN_MADE);
 	vk_ann_path(ann, s, &r, building, path);
-	enum vk_status st = ops->save(self, path, sequence, r.tag, err);
+	enum vk_status st = vk_ann_ops_of(plan->engine)->save(self, path, sequence, r.tag, err);
 	if (st) return st;
 	r.bytes = file_bytes(path);
 	st = point(ann, s->set, building, &r);
 	if (st) {
-		unlink(path);
+		name_of(s->set, &r, building, name);
+		remove_files(ann, name);
 		return vk_fail(err, st, "the pointer to %s cannot be written: %s", path, vk_status_text(st));
 	}
 	if (*has) {
@@ -128,11 +132,26 @@ enum vk_status vk_ann_cursor(struct vk_ann *ann, struct vk_ann_set *s, uint64_t 
 	uint64_t lowest = also;
 	if (s->has_file && s->file.sequence < lowest) lowest = s->file.sequence;
 	if (s->has_part && s->part.sequence < lowest) lowest = s->part.sequence;
-	if (lowest == s->cursor) return VK_OK;
-	snprintf(name, sizeof name, "gen%u", s->set);
+	if (s->gen && !s->has_file) { /* it could not be saved: what it follows must stay all the same */
+		uint64_t at = atomic_load(&s->gen->sequence);
+		if (s->cursor < at) at = s->cursor;
+		if (at < lowest) lowest = at;
+	}
+	bool fresh = lowest == UINT64_MAX || (s->cursor_ms && vk_mono_ms() - s->cursor_ms < CURSOR_RENEW_MS);
+	if (lowest == s->cursor && fresh) return VK_OK;
+	snprintf(name, sizeof name, CURSOR_PREFIX "%u", s->set);
 	enum vk_status st = vk_collection_cursor(ann->c, name, lowest, vk_wall_ms() + VK_ANN_CURSOR_MS);
-	if (!st) s->cursor = lowest;
-	return st;
+	if (st) return st;
+	s->cursor = lowest;
+	s->cursor_ms = vk_mono_ms() | 1;
+	return VK_OK;
+}
+
+enum vk_status vk_ann_tidy(struct vk_ann *ann, struct vk_ann_set *s)
+{
+	enum vk_status st = vk_ann_forget(ann, s, true);
+	if (!st && !s->gen) st = vk_ann_forget(ann, s, false);
+	return st ? st : vk_ann_cursor(ann, s, UINT64_MAX);
 }
 
 /* --- opening --- */
@@ -149,32 +168,58 @@ struct vk_ann_set *vk_ann_add(struct vk_ann *ann, uint32_t set)
 	return s;
 }
 
-struct load {
-	struct vk_ann *ann;
-};
+/* A pointer that does not check is there, too, to be forgotten. */
+static bool take_pointer(struct vk_ann *ann, struct vk_bytes key, struct vk_bytes value)
+{
+	uint32_t set;
+	bool building;
+	if (!vk_rec_gen_key_read(key, &set, &building)) return true;
+	struct vk_ann_set *s = vk_ann_add(ann, set);
+	if (!s) return false;
+	struct vk_rec_gen *r = building ? &s->part : &s->file;
+	if (!vk_rec_gen_decode(r, key, value) || !vk_ann_ops_of((enum vk_ann_engine)r->engine)) *r = (struct vk_rec_gen){0};
+	*(building ? &s->has_part : &s->has_file) = true;
+	if (r->number > s->number) s->number = r->number;
+	return true;
+}
 
-/* Pointers and plans out of one view. */
+static bool take_cursor(struct vk_ann *ann, struct vk_bytes key, struct vk_bytes value)
+{
+	const struct vk_bytes prefix = VK_LIT(VK_REC_CURSOR_PREFIX CURSOR_PREFIX);
+	struct vk_rec_cursor r;
+	uint64_t set = 0;
+	if (key.n <= prefix.n || memcmp(key.p, prefix.p, prefix.n) != 0) return true;
+	for (size_t i = prefix.n; i < key.n; i++) {
+		if (key.p[i] < '0' || key.p[i] > '9' || set > UINT32_MAX) return true; /* somebody else's */
+		set = set * 10 + (uint64_t)(key.p[i] - '0');
+	}
+	struct vk_ann_set *s = set <= UINT32_MAX ? vk_ann_add(ann, (uint32_t)set) : NULL;
+	if (s) s->cursor = vk_rec_cursor_decode(&r, key, value) ? r.sequence : 0;
+	return set > UINT32_MAX || s;
+}
+
+/* Pointers, cursors and plans out of one view. Also those of sets that the config does not name any more: their process died before
+ * it could let go of them, and a cursor that stays holds all tombstones. */
 static enum vk_status read_pointers(void *arg, struct vk_view *v)
 {
-	struct vk_ann *ann = ((struct load *)arg)->ann;
-	enum vk_status st = VK_OK;
-	for (size_t i = 0; !st && i < v->conf->vectors_n; i++) {
+	struct vk_ann *ann = arg;
+	struct vk_kv_cursor *cur;
+	struct vk_bytes k, value;
+	for (size_t i = 0; i < v->conf->vectors_n; i++) {
 		struct vk_ann_set *s = vk_ann_add(ann, v->conf->vectors[i].set.id);
 		if (!s) return VK_E_NOMEM;
+		s->named = true;
 		vk_ann_plan_of(v->conf, &v->conf->vectors[i], &s->plan);
-		for (int building = 0; !st && building < 2; building++) {
-			uint8_t at[VK_REC_GEN_KEY_SIZE];
-			struct vk_bytes key = {(char *)at, sizeof at}, value;
-			vk_rec_gen_key(at, s->set, building);
-			st = vk_kv_get(v->t, VK_T_META, key, &value);
-			struct vk_rec_gen *r = building ? &s->part : &s->file;
-			bool good = !st && vk_rec_gen_decode(r, key, value) && vk_ann_ops_of((enum vk_ann_engine)r->engine);
-			*(building ? &s->has_part : &s->has_file) = good;
-			if (good && r->number > s->number) s->number = r->number;
-			if (st == VK_E_NOT_FOUND) st = VK_OK;
-		}
 	}
-	return st;
+	enum vk_status st = vk_kv_cursor_open(v->t, VK_T_META, &cur);
+	if (st) return st;
+	for (st = vk_kv_seek(cur, (struct vk_bytes){0}, &k, &value); !st; st = vk_kv_next(cur, &k, &value))
+		if (!take_pointer(ann, k, value) || !take_cursor(ann, k, value)) {
+			st = VK_E_NOMEM;
+			break;
+		}
+	vk_kv_cursor_close(cur);
+	return st == VK_E_NOT_FOUND ? VK_OK : st;
 }
 
 /* what: begins with the file's name. */
@@ -202,14 +247,21 @@ static void open_file(struct vk_ann *ann, struct vk_ann_set *s)
 	struct vk_error err = {0};
 	void *self = NULL;
 	vk_ann_path(ann, s, &s->file, false, path);
+	if (!ops) {
+		say_lost(path, "its pointer does not check");
+		return;
+	}
 	enum vk_status st = ops->open(&s->plan, path, &self, &sequence, tag, &err);
 	if (st) {
 		say_lost(err.text[0] ? err.text : path, err.text[0] ? "" : vk_status_text(st));
 	} else if (sequence != s->file.sequence || memcmp(tag, s->file.tag, sizeof tag) != 0) {
 		say_lost(path, "not the file that the collection points to");
 		st = VK_E_CORRUPT;
+	} else if (s->cursor > sequence) {
+		say_lost(path, "its cursor is gone, and perhaps tombstones with it");
+		st = VK_E_CORRUPT;
 	} else if ((st = vk_view_run(ann->c, 0, NULL, first_delta, s))) {
-		say_lost(path, "it is ahead of the collection");
+		say_lost(path, st == VK_E_CORRUPT ? "it is ahead of the collection" : vk_status_text(st));
 	}
 	if (!st) s->gen = vk_gen_new(ops, self, &s->plan, sequence);
 	if (!s->gen) {
@@ -218,6 +270,7 @@ static void open_file(struct vk_ann *ann, struct vk_ann_set *s)
 		s->delta = NULL;
 		return;
 	}
+	memcpy(s->gen->made, s->file.tag + sizeof s->file.tag - VK_ANN_MADE, VK_ANN_MADE);
 	s->checkpoint = sequence;
 	s->state = s->delta->count ? VK_ANN_FOLLOWING : VK_ANN_READY;
 }
@@ -249,12 +302,11 @@ static void remove_strays(const struct vk_ann *ann)
 
 enum vk_status vk_ann_load(struct vk_ann *ann, struct vk_error *err)
 {
-	struct load l = {ann};
-	enum vk_status st = vk_view_run(ann->c, 0, NULL, read_pointers, &l);
+	enum vk_status st = vk_view_run(ann->c, 0, NULL, read_pointers, ann);
 	if (st) return vk_fail(err, st, "%s: pointers to indexes cannot be read", ann->dir);
 	uint64_t least = UINT64_MAX;
 	for (struct vk_ann_set *s = ann->sets; s; s = s->next) {
-		if (s->has_file) open_file(ann, s);
+		if (s->has_file && s->named) open_file(ann, s);
 		if (s->plan.engine != VK_ANN_NONE && s->plan.rows_min < least) least = s->plan.rows_min;
 		if (s->has_file || s->has_part) least = 0;
 	}

@@ -7,6 +7,7 @@
 #define STEP_NODES 64          /* of one repair step: some milliseconds */
 #define EF_DEFAULT 64          /* before recall was measured */
 #define DRIFT 1.5              /* codes that fit new rows so much worse than those of the build */
+#define DRIFT_PART 10         /* and at least a tenth of them */
 #define REBUILD_ROWS 1000
 #define TUNE_MS 100
 #define TWO_HOP_SHARE 0.4      /* fewer allowed than this share: walk through the others */
@@ -162,7 +163,8 @@ static void about(const void *self, struct vk_ann_about *out)
 	vk_graph_stats(self, &s);
 	*out = (struct vk_ann_about){.rows = s.live, .dead = s.dead, .bytes = s.bytes};
 	snprintf(out->detail, sizeof out->detail, "%s, degree %u", vk_graph_profile_names[s.profile], s.degree);
-	bool drifted = s.code_error > DRIFT * s.code_error_built && s.code_error_built > 0;
+	/* A few odd rows are no drift. */
+	bool drifted = s.code_error > DRIFT * s.code_error_built && s.code_error_built > 0 && s.coded > s.live / DRIFT_PART;
 	out->wants_rebuild = s.live > REBUILD_ROWS && (drifted || s.dead > s.live);
 }
 

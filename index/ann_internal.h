@@ -3,7 +3,9 @@
  *
  *   ann_plan.c     what a config asks for
  *   ann.c          life, generations and deltas counted, what to show
- *   ann_work.c     the worker: what each set needs next; following the changes, measuring
+ *   ann_work.c     the worker: what each set needs next
+ *   ann_follow.c   a batch of changes put in
+ *   ann_measure.c  recall of sampled rows
  *   ann_build.c    a generation built from a view's rows
  *   ann_file.c     pointers, files, cursors; opening what the last process left
  *   ann_search.c   nominations, rows, deltas made one answer
@@ -29,11 +31,17 @@
 #define VK_ANN_PATH_MAX 4096
 #define VK_ANN_CURSOR_MS ((int64_t)30 * 24 * 3600 * 1000) /* a cursor that nobody renews holds tombstones so long */
 
+/* A plan's fingerprint, what searches ask for left out: the second half of a file's tag, so that a file of an older config
+ * is not taken for one of this. */
+#define VK_ANN_MADE 16
+void vk_ann_made(const struct vk_ann_plan *p, uint8_t made[VK_ANN_MADE]);
+
 struct vk_gen {
 	atomic_int refs;
 	const struct vk_ann_ops *ops;
 	void *self;
 	struct vk_ann_plan plan;
+	uint8_t made[VK_ANN_MADE]; /* of what plan its builder was: plan's, or an older config's */
 	atomic_ullong sequence;
 };
 struct vk_delta {
@@ -66,12 +74,17 @@ struct vk_ann_set {
 	/* own */
 	bool named;               /* still in the config */
 	uint32_t number;          /* of the newest file */
+	uint32_t resumed;         /* builds that went on where a process had ended */
 	bool has_file, has_part;  /* a pointer stands; to a finished file, to one that is being built */
 	struct vk_rec_gen file, part;
 	uint64_t cursor;          /* registered; UINT64_MAX: none */
 	uint64_t applied;         /* changes since the file */
 	uint64_t saved_ms, changed_ms, measured_ms, failed_ms; /* monotonic */
+	uint64_t unsaved_ms, unfollowed_ms, untidy_ms; /* when that failed last; 0: it did not */
+	uint64_t cursor_ms;       /* when the cursor was renewed; 0: not in this life */
+	bool settled;             /* gen has been promoted and tuned */
 	uint64_t applied_measured; /* changes since recall was measured */
+	uint64_t unmended;        /* changes that are still owed a repair step */
 	uint64_t failed_sequence; /* of the collection when a build failed or was cancelled */
 	uint64_t scrub_at;
 	bool scrubbed;
@@ -81,7 +94,7 @@ struct vk_ann {
 	struct vk_collection *c; /* not counted */
 	char *dir;
 	bool read_only;
-	unsigned poll_ms;
+	struct vk_ann_pace pace; /* defaults filled in */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;  /* poked, stopped, a round done */
 	struct vk_ann_set *sets;
@@ -89,6 +102,7 @@ struct vk_ann {
 	bool running;            /* thread is to be joined */
 	bool idle;               /* the last round found nothing to do */
 	bool poked, checkpoint;
+	enum vk_status unsaved;  /* why the checkpoint that was asked for could not be saved */
 	uint64_t rounds;
 	atomic_bool stop;
 	atomic_ullong rows_least; /* a poke below so many points is nothing */
@@ -96,6 +110,7 @@ struct vk_ann {
 
 /* ann.c */
 struct vk_gen *vk_gen_new(const struct vk_ann_ops *ops, void *self, const struct vk_ann_plan *p, uint64_t sequence);
+bool vk_gen_is_of(const struct vk_gen *g, const struct vk_ann_plan *p); /* would p build the like? */
 struct vk_gen *vk_gen_ref(struct vk_gen *g); /* NULL stays NULL */
 void vk_gen_unref(struct vk_gen *g);
 struct vk_delta *vk_delta_ref(struct vk_delta *d);
@@ -108,7 +123,8 @@ struct vk_ann_set *vk_ann_find(struct vk_ann *ann, uint32_t set); /* under the l
 struct vk_ann_serving {
 	struct vk_gen *gen;
 	struct vk_delta *delta;
-	float recall; /* the plan's target */
+	float recall;           /* the plan's target */
+	uint64_t scan_rows_max; /* the plan's */
 	struct vk_ann_point curve[VK_ANN_POINTS_MAX];
 	size_t curve_n;
 };
@@ -129,13 +145,16 @@ struct vk_ann_set *vk_ann_add(struct vk_ann *ann, uint32_t set);
 void vk_ann_path(const struct vk_ann *ann, const struct vk_ann_set *s, const struct vk_rec_gen *r, bool building, char path[VK_ANN_PATH_MAX]);
 /* Reads the pointers of all sets of the config, opens what serves; deletes files that no pointer names. */
 enum vk_status vk_ann_load(struct vk_ann *ann, struct vk_error *err);
-/* Saves self under a new number and points to it; the file before goes. sequence: what it stands for. */
-enum vk_status vk_ann_keep(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_ann_ops *ops, enum vk_ann_engine engine, void *self,
-			   uint64_t sequence, bool building, struct vk_error *err);
+/* Saves self, built by a plan of this fingerprint, under a new number and points to it; the file before goes. sequence: what it
+ * stands for. */
+enum vk_status vk_ann_keep(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_ann_plan *plan, const uint8_t made[VK_ANN_MADE],
+			   void *self, uint64_t sequence, bool building, struct vk_error *err);
 /* Forgets pointer and file. */
 enum vk_status vk_ann_forget(struct vk_ann *ann, struct vk_ann_set *s, bool building);
 /* Registers the lowest sequence that files of the set stand for (also: that a build beginning now will), or removes it. */
 enum vk_status vk_ann_cursor(struct vk_ann *ann, struct vk_ann_set *s, uint64_t also);
+/* Lets go of what was begun and is not wanted (a half-built index, a file that cannot be used, a cursor); cheap when there is none. */
+enum vk_status vk_ann_tidy(struct vk_ann *ann, struct vk_ann_set *s);
 
 /* ann_build.c */
 /* Builds what s->plan asks for, or goes on with what was being built; VK_E_CANCELLED when stopped. On success *gen is new. */
@@ -143,6 +162,12 @@ enum vk_status vk_ann_make(struct vk_ann *ann, struct vk_ann_set *s, struct vk_g
 
 /* ann_work.c */
 void *vk_ann_worker(void *ann);
+
+/* ann_follow.c: the next changes into s->gen, *n rows. *engine: that it failed is the engine's doing, it may be half done. */
+enum vk_status vk_ann_follow(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_set *set, size_t *n, bool *engine);
+
+/* ann_measure.c: recall of s->gen, shown when it could be measured. */
+void vk_ann_measure(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_set *set, uint64_t seed);
 
 /* ann_search.c: one set of queries against a generation of one's own choosing, without delta: for measuring. */
 enum vk_status vk_ann_probe(struct vk_view *v, const struct vk_set *s, struct vk_gen *gen, struct vk_exact_query *q, size_t n,

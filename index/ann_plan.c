@@ -3,10 +3,12 @@
  * f32, m counts the edges of upper layers (a flat graph has 2m), 0 turns indexing off. Values at their defaults say nothing, so there
  * the measured choices of our own engines hold.
  */
-#include "index/ann.h"
+#include "index/ann_internal.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#include "base/hash.h"
 
 #define M_DEFAULT 16
 #define EF_DEFAULT 100
@@ -92,6 +94,26 @@ bool vk_ann_plan_builds_alike(const struct vk_ann_plan *a, const struct vk_ann_p
 	if (a->engine != b->engine || a->metric != b->metric || a->dims != b->dims) return false;
 	if (a->engine == VK_ANN_GRAPH) return a->degree == b->degree && a->ef_build == b->ef_build && a->profile == b->profile;
 	return a->engine != VK_ANN_FAISS || (!strcmp(a->factory, b->factory) && a->train_rows == b->train_rows);
+}
+
+/* Of the same fields. */
+void vk_ann_made(const struct vk_ann_plan *p, uint8_t made[VK_ANN_MADE])
+{
+	uint8_t digest[VK_SHA256_SIZE];
+	uint32_t word[7] = {p->engine, p->metric, p->dims};
+	bool graph = p->engine == VK_ANN_GRAPH, faiss = p->engine == VK_ANN_FAISS;
+	struct vk_sha256 h;
+	if (graph) word[3] = p->degree, word[4] = p->ef_build, word[5] = p->profile;
+	if (faiss) word[6] = p->train_rows;
+	vk_sha256_init(&h);
+	for (size_t i = 0; i < sizeof word / sizeof *word; i++) {
+		uint8_t le[4];
+		vk_put_u32le(le, word[i]);
+		vk_sha256_update(&h, le, sizeof le);
+	}
+	if (faiss) vk_sha256_update(&h, p->factory, strlen(p->factory));
+	vk_sha256_final(&h, digest);
+	memcpy(made, digest, VK_ANN_MADE);
 }
 
 /* --- checking --- */

@@ -27,7 +27,7 @@ struct search {
 	struct vk_gen *gen;
 	const struct vk_delta *delta; /* NULL: none, all that the engine says counts */
 	const struct vk_bitmap *in;
-	uint64_t matches, rows;
+	uint64_t matches, rows, scan_rows_max;
 	uint64_t *allow;
 	uint32_t allow_n;
 	uint64_t allow_count;
@@ -271,7 +271,7 @@ static enum vk_status search_delta(struct search *x, struct vk_exact_query *cons
 static bool scan_pays(const struct search *x)
 {
 	uint64_t few = x->rows / FEW_IN_ALL;
-	if (x->gen->plan.scan_rows_max > few) few = x->gen->plan.scan_rows_max;
+	if (x->scan_rows_max > few) few = x->scan_rows_max;
 	return x->matches <= few;
 }
 
@@ -314,8 +314,10 @@ static enum vk_status search_alike(struct vk_view *v, const struct vk_set *s, st
 				   size_t first, bool *done, const struct vk_exact_opts *o, struct vk_arena *a, struct vk_ann_found *found,
 				   struct vk_error *err)
 {
-	struct search x = {.v = v, .set = s, .gen = sv->gen, .delta = sv->delta, .in = q[first].q.in, .found = found};
+	struct search x = {.v = v, .set = s, .gen = sv->gen, .delta = sv->delta, .in = q[first].q.in,
+			   .scan_rows_max = sv->scan_rows_max, .found = found};
 	struct vk_exact_query **each = vk_arena_calloc(a, n, sizeof(struct vk_exact_query *));
+	struct vk_vset_stats stats;
 	uint32_t *ef = vk_arena_calloc(a, n, sizeof *ef);
 	bool wide = false;
 	size_t m = 0;
@@ -328,7 +330,10 @@ static enum vk_status search_alike(struct vk_view *v, const struct vk_set *s, st
 		wide |= q[i].q.limit > LIMIT_MAX;
 		each[m++] = &q[i].q;
 	}
-	x.rows = sv->gen->ops->rows(sv->gen->self) + sv->delta->count;
+	/* Of the view: an index that is behind it, or ahead of an old one, has others. */
+	enum vk_status st = vk_vset_stats(v->t, s, &stats);
+	if (st) return st;
+	x.rows = stats.rows;
 	x.matches = x.in ? vk_bitmap_count(x.in) : x.rows;
 	if (wide || scan_pays(&x)) return whole(&x, each, m, o, a, err);
 	return approximate(&x, each, ef, m, o, a, err);

@@ -123,6 +123,7 @@ static enum vk_status load(struct vk_collection *c, struct vk_error *err)
 	struct vk_view v;
 	enum vk_status st = vk_view_begin(c, 0, &v);
 	if (st) return vk_fail(err, st, "%s: the collection's state or config cannot be read", vk_kv_path(c->kv));
+	atomic_store(&c->points, vk_view_points(&v));
 	vk_view_end(&v);
 	return VK_OK;
 }
@@ -178,6 +179,7 @@ enum vk_status vk_collection_open(const char *dir, struct vk_bytes config, const
 		return st;
 	}
 	struct vk_ann_opts ann = {.dir = dir, .read_only = o->read_only};
+	if (o->pace) ann.pace = *o->pace;
 	if ((st = vk_ann_new(c, &ann, &c->ann, err))) {
 		destroy(c);
 		return st;

@@ -25,6 +25,7 @@ struct vk_collection_opts {
 	struct vk_kv_writers *writers;
 	uint64_t map_bytes;
 	bool read_only;
+	const struct vk_ann_pace *pace; /* index/ann.h: of its indexes' worker; NULL: the usual */
 };
 /* Creates (config text given) or opens (NULL) the environment in dir. */
 enum vk_status vk_collection_open(const char *dir, struct vk_bytes config, const struct vk_collection_opts *o,

@@ -135,6 +135,7 @@ struct vk_graph_stats {
 	uint64_t edges, bytes;         /* bytes: hot memory */
 	double code_error;             /* mean of ||x - x^|| / ||x|| of what was put since the build; 0: nothing */
 	double code_error_built;       /* the same, of the build: drift shows */
+	uint64_t coded;                /* rows that were put since the build */
 };
 void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out);
 uint32_t vk_graph_live(const struct vk_graph *g);    /* rows; cheap, as the next two */

@@ -192,13 +192,13 @@ static uint32_t living(struct vk_graph *g, struct vk_graph_seen *cand, uint32_t 
 {
 	uint32_t m = 0, dead = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		if (cand[i].node == self || vk_grow_out(g->grow, cand[i].node)) continue;
+		if (cand[i].node == self || vk_grow_doomed(g->grow, cand[i].node)) continue;
 		if (vk_graph_is_dead(g, cand[i].node)) dead++;
 		else cand[m++] = cand[i];
 	}
 	if (m || !dead) return m;
 	for (uint32_t i = 0; i < n; i++)
-		if (cand[i].node != self && !vk_grow_out(g->grow, cand[i].node)) cand[m++] = cand[i];
+		if (cand[i].node != self && !vk_grow_doomed(g->grow, cand[i].node)) cand[m++] = cand[i];
 	return m;
 }
 

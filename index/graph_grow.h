@@ -38,6 +38,8 @@ struct vk_grow {
 /* The grower's state, made when first wanted; NULL: no memory. */
 struct vk_grow *vk_grow_of(struct vk_graph *g);
 bool vk_grow_out(const struct vk_grow *w, uint32_t node);
+/* Cut out, or to be when this round ends: no edge to it may be made any more. */
+bool vk_grow_doomed(const struct vk_grow *w, uint32_t node);
 /* Edges of node := list, n of them; in-degrees follow, and no node loses its last edge: then the farthest that can be spared goes. */
 void vk_grow_set_edges(struct vk_graph *g, uint32_t node, const uint32_t *list, uint32_t n);
 /* An edge from -> to, in a free place or by pruning; force: even when pruning would leave it out. False: there is no way. */

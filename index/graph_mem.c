@@ -219,6 +219,7 @@ void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out)
 	    .bytes = n * a_node + n / 8 + (uint64_t)__atomic_load_n(&g->labels, __ATOMIC_RELAXED) * sizeof(uint32_t),
 	    .code_error = error_mean(g),
 	    .code_error_built = g->error_built,
+	    .coded = __atomic_load_n(&g->error_n, __ATOMIC_RELAXED),
 	};
 	out->live = n - out->dead;
 }

@@ -88,6 +88,11 @@ static bool is_doomed(const struct vk_grow *w, uint32_t node)
 	return node < w->end && vk_graph_bit(w->doomed, node);
 }
 
+bool vk_grow_doomed(const struct vk_grow *w, uint32_t node)
+{
+	return vk_grow_out(w, node) || (w->mending && is_doomed(w, node));
+}
+
 /* --- a node --- */
 
 static void mend_chain(struct vk_graph *g, struct vk_grow *w, uint32_t node)
