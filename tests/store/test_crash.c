@@ -109,7 +109,7 @@ static void test_crash_kill_loses_no_put_and_no_purge(void **state)
 		}
 	}
 	check_rows(t.path, sh, 0);
-	print_message("%d kills, %llu rows\n", rounds, (unsigned long long)sh->next);
+	print_message("%d kills, %d looked at at once, %llu rows\n", rounds, replayed, (unsigned long long)sh->next);
 	assert_true(rounds == 0 || sh->next > 100);
 	temp_free(&t);
 	munmap(sh, sizeof *sh);
