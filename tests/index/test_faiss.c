@@ -34,7 +34,13 @@
 #define THREADS 2
 #endif
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BRIEF 1 /* minutes otherwise: FAISS's loops are instrumented where they are templates */
+#define ROWS 600u
+#else
+#define BRIEF 0
 #define ROWS 1200u
+#endif
 #define DIMS 32u
 #define QUERIES 50u
 #define K 10u
@@ -250,7 +256,7 @@ static void test_faiss_every_kind_reaches_its_recall(void **state)
 	for (size_t m = 0; m < sizeof metrics / sizeof metrics[0]; m++) {
 		struct data d = make(metrics[m], ROWS, DIMS);
 		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-			if (metrics[m] == VK_METRIC_L2 || !kinds[i].l2_only) check_kind(&kinds[i], &d);
+			if (metrics[m] == VK_METRIC_L2 || (!kinds[i].l2_only && (!BRIEF || i % 3 == m))) check_kind(&kinds[i], &d);
 		drop(&d);
 	}
 }
@@ -448,7 +454,7 @@ static void test_faiss_saved_opens_with_the_same_answers(void **state)
 	static const enum vk_metric two[] = {VK_METRIC_L2, VK_METRIC_COSINE};
 	for (size_t m = 0; m < 2; m++) {
 		struct data d = make(two[m], ROWS, DIMS);
-		for (size_t i = 0; i < sizeof factories / sizeof factories[0]; i++) check_saved(&d, factories[i]);
+		for (size_t i = BRIEF * m; i < sizeof factories / sizeof factories[0]; i += 1 + BRIEF) check_saved(&d, factories[i]);
 		drop(&d);
 	}
 }

@@ -26,9 +26,11 @@
 #include "store/file.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TRIES 40 /* a fork costs them ten times as much */
+#define TRIES 30 /* a fork costs them ten times as much */
+#define STEP 16
 #else
 #define TRIES 250
+#define STEP 4
 #endif
 
 #define DIMS 24u
@@ -171,7 +173,7 @@ static void test_import_of_a_made_up_size_allocates_nothing(void **state)
 		assert_int_equal(read(fd, good, n), s.st_size);
 		close(fd);
 		/* A count of 2^37 at each place of the head, and dims of 2^30. */
-		for (size_t at = 4; at + 8 <= 132 && at + 8 <= n; at += 4) {
+		for (size_t at = 4; at + 8 <= 132 && at + 8 <= n; at += STEP) {
 			struct vk_faiss_import_head head;
 			struct vk_error err = {0};
 			uint64_t rows, huge = (uint64_t)1 << 37, from = vk_mono_ms();
@@ -180,7 +182,7 @@ static void test_import_of_a_made_up_size_allocates_nothing(void **state)
 			spew(bad, n);
 			enum vk_status st = import(&head, id, got, &rows, &err);
 			if (st) assert_true(err.text[0] != 0);
-			if (at == 8) assert_int_not_equal(st, VK_OK); /* ntotal itself */
+			if (at == 8 || at == 4) assert_int_not_equal(st, VK_OK); /* ntotal itself */
 			assert_true(vk_mono_ms() - from < 30000);
 			uint32_t wide = 1u << 30;
 			memcpy(bad, good, n);
