@@ -16,6 +16,7 @@ int vk_import_main(int argc, char **argv);  /* cmd_import.c */
 int vk_faiss_main(int argc, char **argv);   /* cmd_faiss.c */
 int vk_search_main(int argc, char **argv);  /* cmd_search.c */
 int vk_collections_main(int argc, char **argv);
+int vk_collections_index_main(int argc, char **argv); /* cmd_index.c */
 int vk_version_main(int argc, char **argv); /* cmd_version.c */
 
 #endif

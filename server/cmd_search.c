@@ -1,6 +1,6 @@
 /*
  * veckeep search: a question to a collection, answered by its nearest points.
- * veckeep collections: what there is, one in detail, making and dropping.
+ * veckeep collections: what there is, one in detail, dropping; its indexes are in cmd_index.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,7 +244,8 @@ static int show_one(struct vk_json_reply *r)
 static const struct vk_cli_help list_help = {
 	.name = "veckeep collections",
 	.synopsis = "[OPTION]... [COLLECTION]",
-	.text = "Lists the collections, or tells about one. `veckeep collections drop NAME` deletes one.\n",
+	.text = "Lists the collections, or tells about one. `veckeep collections drop NAME` deletes one,\n"
+		"`veckeep collections index NAME` shows and steers its indexes.\n",
 	.examples = "  veckeep collections\n  veckeep collections docs\n  veckeep collections drop --yes docs\n",
 	.args_max = 1,
 	.client = true,
@@ -294,6 +295,7 @@ int vk_collections_main(int argc, char **argv)
 {
 	struct vk_cli cli;
 	struct vk_buf path;
+	if (argc > 1 && !strcmp(argv[1], "index")) return vk_collections_index_main(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "drop")) return drop_main(argc - 1, argv + 1);
 	int rc = vk_cli_begin(&cli, &list_help, NULL, NULL, argc, argv);
 	if (rc >= 0) return rc;
