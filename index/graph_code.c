@@ -134,10 +134,9 @@ static uint64_t s8_squares(const uint8_t *record, uint32_t dims)
 	return squares;
 }
 
-static void s8_dot_at(const struct vk_kernels *k, const int8_t *q, const uint8_t *const *record, size_t n, size_t stride,
-		      int32_t *out)
+static vk_graph_dot_fn *s8_kernel(const struct vk_kernels *k)
 {
-	k->code_dot_at(q, record, n, stride, out);
+	return k->code_dot_at;
 }
 
 /* --- S4 --- */
@@ -220,13 +219,24 @@ static void s4_place(int8_t *q, const int8_t *s, uint32_t dims)
 	for (uint32_t i = 0; i < dims; i++) q[s4_place_of(i)] = s[i];
 }
 
-/* Places without a dim become -8, times a code that is 0 there. */
+/* Each byte 0..15 of a word less 8, no carry between them. */
+static uint64_t less8(uint64_t word)
+{
+	return (word + 0x7878787878787878u) ^ 0x8080808080808080u;
+}
+
+/* By words. Places without a dim become -8, times a code that is 0 there. */
 static void s4_expand(int8_t *q, const uint8_t *record, uint32_t dims)
 {
+	const uint64_t low = 0x0f0f0f0f0f0f0f0fu;
 	for (size_t b = 0; b < s4_blocks(dims); b++)
-		for (size_t j = b ? 0 : HEAD; j < BLOCK; j++) {
-			q[b * 2 * BLOCK + j] = (int8_t)((record[b * BLOCK + j] & 15) - 8);
-			q[b * 2 * BLOCK + BLOCK + j] = (int8_t)((record[b * BLOCK + j] >> 4) - 8);
+		for (size_t j = b ? 0 : HEAD; j < BLOCK; j += sizeof(uint64_t)) {
+			uint64_t word, lower, upper;
+			memcpy(&word, record + b * BLOCK + j, sizeof word);
+			lower = less8(word & low);
+			upper = less8(word >> 4 & low);
+			memcpy(q + b * 2 * BLOCK + j, &lower, sizeof lower);
+			memcpy(q + b * 2 * BLOCK + BLOCK + j, &upper, sizeof upper);
 		}
 }
 
@@ -240,10 +250,9 @@ static uint64_t s4_squares(const uint8_t *record, uint32_t dims)
 	return squares;
 }
 
-static void s4_dot_at(const struct vk_kernels *k, const int8_t *q, const uint8_t *const *record, size_t n, size_t stride,
-		      int32_t *out)
+static vk_graph_dot_fn *s4_kernel(const struct vk_kernels *k)
 {
-	k->nibble_dot_at(q, record, n, 2 * stride, out);
+	return k->nibble_dot_at;
 }
 
 /* --- the table --- */
@@ -257,7 +266,7 @@ const struct vk_graph_codec vk_graph_s8 = {
     .bias = 128,
     .squares = s8_squares,
     .query_bytes = s8_query_bytes,
-    .dot_at = s8_dot_at,
+    .kernel = s8_kernel,
 };
 const struct vk_graph_codec vk_graph_s4 = {
     .profile = VK_GRAPH_S4,
@@ -268,7 +277,7 @@ const struct vk_graph_codec vk_graph_s4 = {
     .bias = 8,
     .squares = s4_squares,
     .query_bytes = s4_query_bytes,
-    .dot_at = s4_dot_at,
+    .kernel = s4_kernel,
 };
 
 const struct vk_graph_codec *vk_graph_codec_of(enum vk_graph_profile p)
@@ -405,19 +414,12 @@ void vk_graph_ready_node(const struct vk_graph *g, uint32_t node, struct vk_grap
 
 /* --- distances --- */
 
-static float near_of(const struct vk_graph_ready *r, const uint8_t *record, int32_t dot)
-{
-	const struct vk_graph_head *h = (const void *)record;
-	float whole = r->step * (float)dot + r->sum_factor * (float)h->sum;
-	return (r->constant + r->own_factor * h->own) + (r->lo_factor * h->lo + h->step * whole);
-}
-
 void vk_graph_near_records(const struct vk_graph *g, const struct vk_graph_ready *r, const uint8_t *const *record, size_t n,
 			   float *near)
 {
 	int32_t dot[256];
-	g->codec->dot_at(g->k, r->code, record, n, g->code.stride, dot);
-	for (size_t i = 0; i < n; i++) near[i] = near_of(r, record[i], dot[i]);
+	g->codec->kernel(g->k)(r->code, record, n, vk_graph_ready_bytes(g), dot);
+	for (size_t i = 0; i < n; i++) near[i] = vk_graph_near_of(r, record[i], dot[i]);
 }
 
 void vk_graph_near(const struct vk_graph *g, const struct vk_graph_ready *r, const uint32_t *node, size_t n, float *near)

@@ -53,6 +53,8 @@ struct vk_graph_ready { /* a query made ready */
 	int8_t *code;      /* as the codec lays it out; vk_graph_ready_bytes, 64-byte aligned */
 	float step, lo_factor, sum_factor, own_factor, constant; /* of the formula above */
 };
+/* out[i] = query by record[i], both `bytes` long as the query is laid out. */
+typedef void vk_graph_dot_fn(const int8_t *q, const uint8_t *const *record, size_t n, size_t bytes, int32_t *out);
 struct vk_graph_codec {
 	enum vk_graph_profile profile;
 	size_t (*bytes)(uint32_t code_dims);
@@ -65,8 +67,8 @@ struct vk_graph_codec {
 	uint32_t bias;
 	uint64_t (*squares)(const uint8_t *record, uint32_t code_dims); /* sum of the codes' squares */
 	size_t (*query_bytes)(size_t stride);
-	/* Products of q with whole records of `stride` bytes: q is zero where heads are, so loads are aligned. */
-	void (*dot_at)(const struct vk_kernels *k, const int8_t *q, const uint8_t *const *record, size_t n, size_t stride, int32_t *out);
+	/* Products of q with whole records: q is zero where heads are, so loads are aligned. */
+	vk_graph_dot_fn *(*kernel)(const struct vk_kernels *k);
 };
 
 struct vk_graph_slab { /* a section */
@@ -154,6 +156,12 @@ void vk_graph_mean_changed(struct vk_graph *g); /* whoever sets the mean says so
 size_t vk_graph_ready_bytes(const struct vk_graph *g);
 void vk_graph_ready(const struct vk_graph *g, const float *query, float *scratch, struct vk_graph_ready *r);
 void vk_graph_ready_node(const struct vk_graph *g, uint32_t node, struct vk_graph_ready *r); /* a stored code as a query */
+static inline float vk_graph_near_of(const struct vk_graph_ready *r, const uint8_t *record, int32_t dot)
+{
+	const struct vk_graph_head *h = (const void *)record;
+	float whole = r->step * (float)dot + r->sum_factor * (float)h->sum;
+	return (r->constant + r->own_factor * h->own) + (r->lo_factor * h->lo + h->step * whole);
+}
 /* near[i] of node[i]; no prefetch. n <= 256. */
 void vk_graph_near(const struct vk_graph *g, const struct vk_graph_ready *r, const uint32_t *node, size_t n, float *near);
 void vk_graph_near_records(const struct vk_graph *g, const struct vk_graph_ready *r, const uint8_t *const *record, size_t n,

@@ -5,8 +5,8 @@
  * node and the order is total), "expanded" in bit 0. A node that is in already is refused: whoever fills the pool may forget
  * whom it has met.
  *
- * Two shapes. Flat: one sorted array, binary search and memmove, everything inline; up to VK_POOL_FLAT_MAX keys, where moving half
- * of them costs less than a cache miss. Deep: sorted blocks of sorted keys, for wide beams and filtered walks (65,536 keys, where the
+ * Two shapes. Flat: one sorted array, binary search and memmove, a step's keys merged at once, everything inline; up to
+ * VK_POOL_FLAT_MAX keys, where moving half of them costs less than a cache miss. Deep: sorted blocks of sorted keys, for wide beams and filtered walks (65,536 keys, where the
  * flat one moved 256 KB an insertion). Not taken: two heaps (no order to read out, no refusing of equals).
  *
  * One thread's; the caller allocates. Nothing fails once memory is had.
@@ -57,28 +57,50 @@ static inline void vk_pool_flat_reset(struct vk_pool_flat *p, uint32_t cap)
 	p->cap = cap;
 }
 
-/* A key must be below this to enter. */
-static inline uint64_t vk_pool_flat_bar(const struct vk_pool_flat *p)
+/* The first that is not below key, without a branch on the data. */
+static inline uint32_t vk_pool_flat_place(const struct vk_pool_flat *p, uint64_t key)
 {
-	return p->n < p->cap ? UINT64_MAX : p->key[p->n - 1];
+	const uint64_t *at = p->key;
+	uint32_t left = p->n;
+	for (; left > 1; left -= left / 2) at += at[left / 2 - 1] < key ? left / 2 : 0;
+	at += left && *at < key;
+	return (uint32_t)(at - p->key);
 }
 
-/* True when the key became the next to expand. */
-static inline bool vk_pool_flat_insert(struct vk_pool_flat *p, uint64_t key)
+/* Ascending; few keys, and mostly far fewer than that. */
+static inline void vk_pool_sort(uint64_t *key, uint32_t n)
 {
-	uint64_t *at = p->key;
-	if (key >= vk_pool_flat_bar(p)) return false;
-	uint32_t left = p->n;
-	for (; left > 1; left -= left / 2) /* the first that is not below key, without a branch on the data */
-		at += at[left / 2 - 1] < key ? left / 2 : 0;
-	at += left && *at < key;
-	uint32_t i = (uint32_t)(at - p->key);
-	if (i < p->n && (*at | 1) == (key | 1)) return false;
-	p->n += p->n < p->cap;
-	memmove(at + 1, at, (size_t)(p->n - 1 - i) * sizeof *at);
-	*at = key;
-	if (i > p->next) return false;
-	p->next = i;
+	for (uint32_t i = 1; i < n; i++) {
+		uint64_t k = key[i];
+		uint32_t j = i;
+		for (; j && key[j - 1] > k; j--) key[j] = key[j - 1];
+		key[j] = k;
+	}
+}
+
+/* One step's keys at once, at most VK_POOL_STEP, in any order (they are sorted here): their places are found side by side, and what
+ * stands behind them moves once instead of once a key. True when one of them became the next to expand. */
+#define VK_POOL_STEP 256u
+static inline bool vk_pool_flat_merge(struct vk_pool_flat *p, uint64_t *key, uint32_t n)
+{
+	uint32_t place[VK_POOL_STEP], m = 0, hi = p->n;
+	vk_pool_sort(key, n);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t at = vk_pool_flat_place(p, key[i]);
+		bool here = at < p->n && (p->key[at] | 1) == (key[i] | 1), twice = m && key[m - 1] == key[i];
+		place[m] = at;
+		key[m] = key[i];
+		m += !here && !twice && at + m < p->cap;
+	}
+	if (!m) return false;
+	for (uint32_t i = m; i-- > 0; hi = place[i]) { /* places below hi are as they were */
+		uint32_t to = place[i] + i + 1, moved = hi - place[i];
+		if (to < p->cap) memmove(p->key + to, p->key + place[i], (to + moved < p->cap ? moved : p->cap - to) * sizeof *key);
+		p->key[place[i] + i] = key[i];
+	}
+	p->n = p->n + m < p->cap ? p->n + m : p->cap;
+	if (place[0] > p->next) return false;
+	p->next = place[0];
 	return true;
 }
 

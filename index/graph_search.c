@@ -4,7 +4,8 @@
  *   seeds     the entry codes lie side by side and are scored in one go; the walk starts from the best few
  *   next      the nearest node that is not expanded; its edges were asked for when it became the next
  *   gather    pass A: its neighbours that were not met before, packed into a list
- *   score     pass B: codes are fetched some neighbours ahead, four distances a kernel call, and what beats the pool's worst goes in
+ *   score     pass B: codes are fetched some neighbours ahead, four distances a kernel call, and what beats the pool's worst goes in,
+ *             a step's keys at once
  *
  * All of a narrow walk's state (table, pool, list) lies in the second-level cache; what it waits for is codes and edges. Hence the
  * prefetches, by inline assembly: GCC 12 drops all but the first of a loop. How far ahead is the machine's business (graph_tune.c).
@@ -292,26 +293,32 @@ static inline uint32_t gather(const struct vk_walk *w, uint32_t node, uint32_t *
 	return m;
 }
 
-static inline void offer(const struct vk_walk *w, struct vk_pool_flat *pool, uint32_t node, float near)
+static inline void near4(const struct vk_walk *w, const uint8_t *const *record, uint32_t n, float *near)
 {
-	if (vk_pool_flat_insert(pool, vk_pool_key(near, node))) vk_walk_fetch_edges(w, node);
+	int32_t dot[4];
+	w->dot_at(w->r->code, record, n, w->dot_dims, dot);
+	for (uint32_t i = 0; i < n; i++) near[i] = vk_graph_near_of(w->r, record[i], dot[i]);
 }
 
 /* Pass B. */
 static inline void score(const struct vk_walk *w, struct vk_pool_flat *pool, const uint32_t *list, uint32_t m)
 {
 	const uint8_t *record[VK_GRAPH_DEGREE_MAX];
-	float near[4];
+	uint64_t key[VK_GRAPH_DEGREE_MAX + 1];
+	uint32_t keys = 0, ahead = w->ahead;
+	float near[4], bar = pool->n < pool->cap ? -INFINITY : vk_pool_near(pool->key[pool->n - 1]);
 	for (uint32_t i = 0; i < m; i++) record[i] = vk_graph_code_at(w->g, list[i]);
-	for (uint32_t i = 0; i < m && i < w->ahead; i++) vk_walk_fetch(record[i], w->lines);
+	for (uint32_t i = 0; i < m && i < ahead; i++) vk_walk_fetch(record[i], w->lines);
 	for (uint32_t i = 0; i < m; i += 4) {
 		uint32_t some = m - i < 4 ? m - i : 4;
-		for (uint32_t j = i + w->ahead; j < i + w->ahead + 4 && j < m; j++) vk_walk_fetch(record[j], w->lines);
-		vk_graph_near_records(w->g, w->r, record + i, some, near);
-		float bar = pool->n < pool->cap ? -INFINITY : vk_pool_near(pool->key[pool->n - 1]);
-		for (uint32_t j = 0; j < some; j++)
-			if (near[j] >= bar) offer(w, pool, list[i + j], near[j]);
+		for (uint32_t j = i + ahead; j < i + ahead + 4 && j < m; j++) vk_walk_fetch(record[j], w->lines);
+		near4(w, record + i, some, near);
+		for (uint32_t j = 0; j < some; j++) {
+			key[keys] = vk_pool_key(near[j], list[i + j]);
+			keys += near[j] >= bar;
+		}
 	}
+	if (keys && vk_pool_flat_merge(pool, key, keys)) vk_walk_fetch_edges(w, vk_pool_node(pool->key[pool->next]));
 }
 
 void vk_walk_note(struct vk_walk *w, uint64_t key)
@@ -325,18 +332,20 @@ static void walk_narrow(struct vk_walk *w, struct vk_pool_flat *pool)
 {
 	struct vk_graph_seen seed[VK_GRAPH_SEEDS];
 	uint32_t list[VK_GRAPH_DEGREE_MAX + 1], seeds = vk_walk_seeds(w, seed);
-	uint64_t epoch;
+	uint64_t epoch, key[VK_GRAPH_SEEDS];
 	seen_reset(w->s);
 	epoch = (uint64_t)w->s->seen_epoch << 32;
 	for (uint32_t i = 0; i < seeds; i++) {
 		seen_add(w->s->seen, epoch, seed[i].node);
-		offer(w, pool, seed[i].node, seed[i].near);
+		key[i] = vk_pool_key(seed[i].near, seed[i].node);
+		vk_walk_fetch_edges(w, seed[i].node);
 	}
+	vk_pool_flat_merge(pool, key, seeds);
 	while (pool->next < pool->n) {
-		uint64_t key = vk_pool_flat_pop(pool);
+		uint64_t best = vk_pool_flat_pop(pool);
 		if (pool->next < pool->n) vk_walk_fetch_edges(w, vk_pool_node(pool->key[pool->next]));
-		vk_walk_note(w, key);
-		uint32_t m = gather(w, vk_pool_node(key), list);
+		vk_walk_note(w, best);
+		uint32_t m = gather(w, vk_pool_node(best), list);
 		score(w, pool, list, m);
 		w->visited += m;
 	}
@@ -356,6 +365,8 @@ static struct vk_walk walk_of(struct vk_graph *g, struct vk_graph_scratch *s, co
 	    .ahead = p.ahead,
 	    .lines = p.lines < code_lines ? p.lines : code_lines,
 	    .chain_steps = VK_WALK_CHAIN,
+	    .dot_at = g->codec->kernel(g->k),
+	    .dot_dims = vk_graph_ready_bytes(g),
 	};
 }
 

@@ -46,6 +46,8 @@ struct vk_walk {
 	struct vk_graph_beam *b;  /* NULL: a query */
 	uint32_t n;               /* nodes that exist for it */
 	uint32_t ahead, lines;
+	vk_graph_dot_fn *dot_at;  /* of the codec, without its detour */
+	size_t dot_dims;
 	uint64_t visited;
 	uint32_t chain_steps; /* left: an answer's chains are walked this far and no further */
 };

@@ -45,6 +45,7 @@ static inline void gu_mean(struct vk_graph *g, const float *row, uint32_t n)
 		for (uint32_t i = 0; i < n; i++) sum += (double)row[(size_t)i * dims + j];
 		g->mean[j] = (float)(sum / n);
 	}
+	vk_graph_mean_changed(g);
 }
 
 /* Ranks of all rows for a query, bigger is nearer. */

@@ -51,6 +51,8 @@ struct pools { /* the same pool three times: both shapes, and a sorted array as 
 	uint64_t *model;
 	uint32_t n, cap;
 	bool use_flat;
+	uint64_t step[40]; /* keys that the flat one gets together */
+	uint32_t steps;
 };
 
 static bool model_insert(struct pools *p, uint64_t key)
@@ -76,9 +78,19 @@ static uint64_t model_pop(struct pools *p)
 	return UINT64_MAX;
 }
 
+static void pools_merge(struct pools *p)
+{
+	uint32_t before = p->flat.next;
+	if (vk_pool_flat_merge(&p->flat, p->step, p->steps)) assert_true(p->flat.next <= before && !(p->flat.key[p->flat.next] & 1));
+	p->steps = 0;
+	for (uint32_t i = 0; i < p->flat.next; i++) assert_true(p->flat.key[i] & 1);
+	assert_true(p->flat.next == p->flat.n || !(p->flat.key[p->flat.next] & 1));
+}
+
 static void pools_check(struct pools *p)
 {
 	struct vk_pool_at at = {0};
+	if (p->steps) pools_merge(p);
 	assert_int_equal(p->deep.n, p->n);
 	for (uint32_t i = 0; i < p->n; i++) {
 		assert_true(vk_pool_deep_read(&p->deep, &at) == p->model[i]);
@@ -94,13 +106,11 @@ static void pools_step(struct pools *p, uint32_t distinct, uint64_t *dice)
 		uint64_t key = vk_pool_key((float)(vk_rng(dice) % distinct) - 100, (uint32_t)(vk_rng(dice) % 4000));
 		bool in = model_insert(p, key);
 		assert_true(vk_pool_deep_insert(&p->deep, key) == in);
-		if (p->use_flat) {
-			uint32_t before = p->flat.next;
-			bool next = vk_pool_flat_insert(&p->flat, key);
-			assert_true(!next || (in && p->flat.key[p->flat.next] == key && p->flat.next <= before));
-		}
+		if (p->use_flat) p->step[p->steps++] = key;
+		if (p->steps && (p->steps == 40 || vk_rng(dice) % 8 == 0)) pools_merge(p);
 		return;
 	}
+	if (p->steps) pools_merge(p);
 	uint64_t key = model_pop(p);
 	assert_true(vk_pool_deep_peek(&p->deep) == key);
 	assert_true(vk_pool_deep_pop(&p->deep) == key);
