@@ -96,13 +96,19 @@ static void check(struct model *m)
 	for (uint32_t i = 0; i < m->labels; i++) assert_int_equal(vk_graph_has(m->g, i), m->row_of[i] != VK_GRAPH_NONE);
 }
 
+static int down(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return x < y ? 1 : x > y ? -1 : 0;
+}
+
 static double flat_kth(const struct model *m, const float *q)
 {
 	double *rank = malloc(m->labels * sizeof *rank);
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < m->labels; i++)
 		if (m->row_of[i] != VK_GRAPH_NONE) rank[n++] = gen_rank(m->g->conf.metric, q, gen_at(&m->rows, m->row_of[i]), m->rows.dims);
-	qsort(rank, n, sizeof *rank, gen_down);
+	qsort(rank, n, sizeof *rank, down);
 	double kth = n ? rank[(K < n ? K : n) - 1] : 0;
 	free(rank);
 	return kth;
