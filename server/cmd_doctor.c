@@ -16,6 +16,7 @@
 #include "embed/dialect.h"
 #include "embed/encoder.h"
 #include "embed/registry.h"
+#include "index/faiss.h"
 #include "server/cli_client.h"
 #include "server/cmd.h"
 #include "server/config.h"
@@ -123,6 +124,14 @@ static void check_blas(struct doctor *d)
 		    g->library, g->core_type);
 	else
 		say(d, OK, "blas", "%s, kernels for %s (%s)", g->library, g->core_type, g->config);
+}
+
+/* Its lack is no fault: the graph needs none of it. */
+static void check_faiss(struct doctor *d)
+{
+	struct vk_error err = {0};
+	const char *library = vk_faiss_library(&err);
+	say(d, OK, "faiss", "%s", library ? library : err.text);
 }
 
 static void limit_text(char dst[VK_CELL_MAX], rlim_t v)
@@ -361,6 +370,7 @@ static int examine(struct vk_cli *cli, const struct opts *o)
 	begin(&d);
 	check_cpu(&d);
 	check_blas(&d);
+	check_faiss(&d);
 	check_limits(&d);
 	check_config(&d);
 	check_data(&d);

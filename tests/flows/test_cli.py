@@ -13,7 +13,7 @@ import procs
 from vectors import f, same_bits
 
 COMMANDS = ["serve", "embed", "cache", "cache stats", "cache why", "cache purge", "spaces", "providers", "usage",
-            "keys", "keys list", "keys create", "keys revoke", "backup", "restore", "doctor", "version"]
+            "keys", "keys list", "keys create", "keys revoke", "backup", "restore", "doctor", "version", "faiss import", "faiss export"]
 
 
 def run(*args, **more):
