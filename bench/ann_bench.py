@@ -36,7 +36,8 @@ ROUNDS = int(os.environ.get("BENCH_ANN_ROUNDS", 3))
 POINT_S = float(os.environ.get("BENCH_ANN_POINT_S", 0.5))
 SETS = os.environ.get("BENCH_ANN_SETS", "glove mnist text synthetic").replace(",", " ").split()
 CORES = sorted(os.sched_getaffinity(0))
-OVER, ENOUGH, WORTH = 75, 0.9995, 0.7  # exit of a build given up; no further points; least recall that is timed
+OVER = 75  # embed's exit: there is more to do
+ENOUGH, GAIN, WORTH = 0.9995, 0.0003, 0.7  # recall that needs no further points; least gain of a point; least recall that is timed
 
 
 class Own:
@@ -133,7 +134,8 @@ def build_once(case, threads, budget_s):
     if proc.returncode:
         raise RuntimeError(f"{case.title}: the build ended with {proc.returncode}")
     got = json.loads(out.strip().splitlines()[-1])
-    got["others"] = max(0, busy_s() - busy - (children_s() - mine)) / (time.monotonic() - began)
+    got["cpu_s"] = children_s() - mine
+    got["others"] = max(0, busy_s() - busy - got["cpu_s"]) / (time.monotonic() - began)
     return got
 
 
@@ -212,26 +214,28 @@ def words(params):
 def recalls(case, program):
     """Every point of the grid once over all queries, as long as recall still grows: its recall and its batch rate."""
     import numpy as np
-    points, full, file = [], set(), HOME / f"ids-{os.getpid()}"
+    points, full, last, file = [], set(), {}, HOME / f"ids-{os.getpid()}"
     library = LIBRARIES[case.library]
+    program.ask("ids", len(CORES), file, *words(library.searches(case.config)[0]))  # nobody's first touch is timed
     for params in library.searches(case.config):
-        rest = tuple(v for k, v in params.items() if k != library.ascending and k != "capacity")
+        rest = tuple(v for k, v in params.items() if k != library.ascending)
         if rest in full:
             continue
         got = program.ask("ids", len(CORES), file, *words(params))
         found = np.fromfile(file, "<i4").reshape(-1, K)
         recall = case.set.recall(found, K)
         points.append({"params": params, "recall": recall, "rate": got["qps"]})
-        if recall >= ENOUGH:
+        if recall >= ENOUGH or recall < last.get(rest, 0) + GAIN:
             full.add(rest)
+        last[rest] = recall
     file.unlink(missing_ok=True)
     return points
 
 
 def worth_timing(points):
-    """Those that are no slower than 0.7 times a point of equal or better recall: the rest cannot be on the curve."""
+    """Those that are no slower than 0.6 times a point of equal or better recall: the rest cannot be on the curve."""
     return [p for p in points if p["recall"] >= WORTH and
-            p["rate"] >= 0.7 * max(q["rate"] for q in points if q["recall"] >= p["recall"])]
+            p["rate"] >= 0.6 * max(q["rate"] for q in points if q["recall"] >= p["recall"])]
 
 
 def timed(case, program, params):
@@ -250,9 +254,12 @@ def round_of(case, r):
     print(f"{case.title}: round {r}", file=sys.stderr, flush=True)
     program = Program(case.argv("serve"))
     try:
-        busy, began = busy_s(), time.monotonic()
         first = case.result("round0")
-        points = [{k: p[k] for k in ("params", "recall", "rate")} for p in first["points"]] if first else recalls(case, program)
+        if first:
+            points = [{k: p[k] for k in ("params", "recall", "rate")} for p in first["points"]]
+            program.ask("ids", len(CORES), "/dev/null", *words(points[0]["params"]))
+        else:
+            points = recalls(case, program)
         mine = cpu_s(program.proc.pid)
         busy, began = busy_s(), time.monotonic()
         for p in worth_timing(points):

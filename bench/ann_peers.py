@@ -268,7 +268,7 @@ class Svs(Peer):
     def searches(config):
         # Two levels are re-ranked within the buffer, so its capacity is a parameter of its own.
         factors = {"lvq8": (1,), "lvq4x8": (1, 1.5)}.get(config["kind"], (1, 2))
-        return [{"window": w, "capacity": round(w * f)} for f in factors for w in EF[:-2]]
+        return [{"window": w, "room": f} for f in factors for w in EF[:-2]]
 
     def loader(self, source, path=None):
         import svs
@@ -321,10 +321,10 @@ class Svs(Peer):
         if self.index.num_threads != n:
             self.index.num_threads = n
 
-    def params(self, window, capacity):
+    def params(self, window, room):
         import svs
         p = self.index.search_parameters
-        p.buffer_config = svs.SearchBufferConfig(int(window), int(capacity))
+        p.buffer_config = svs.SearchBufferConfig(int(window), round(window * room))
         self.index.search_parameters = p
 
     def single(self):
