@@ -118,6 +118,22 @@ struct vk_ann_set *vk_ann_find(struct vk_ann *ann, uint32_t set)
 	return s;
 }
 
+/* That the config says for all searches; 0: it does not. */
+static uint32_t fixed_width(const struct vk_ann_plan *p)
+{
+	if (p->engine != VK_ANN_FAISS) return 0;
+	return p->nprobe ? p->nprobe : p->ef_search;
+}
+
+/* At the nearest that was measured below it; < 0: nothing was. */
+static float recall_at(const struct vk_ann_set *s, uint32_t ef)
+{
+	float recall = s->curve_n ? s->curve[0].recall : -1;
+	for (size_t i = 0; i < s->curve_n; i++)
+		if (s->curve[i].ef <= ef) recall = s->curve[i].recall;
+	return recall;
+}
+
 bool vk_ann_take(struct vk_ann *ann, uint32_t set, struct vk_ann_serving *out)
 {
 	*out = (struct vk_ann_serving){0};
@@ -128,6 +144,11 @@ bool vk_ann_take(struct vk_ann *ann, uint32_t set, struct vk_ann_serving *out)
 		*out = (struct vk_ann_serving){vk_gen_ref(s->gen), vk_delta_ref(s->delta), s->plan.recall, s->plan.scan_rows_max, {{0}},
 						s->curve_n};
 		memcpy(out->curve, s->curve, sizeof out->curve);
+		uint32_t fixed = fixed_width(&s->plan);
+		if (fixed) {
+			out->curve[0] = (struct vk_ann_point){fixed, 1};
+			out->curve_n = 1;
+		}
 	}
 	pthread_mutex_unlock(&ann->lock);
 	return serves;
@@ -372,8 +393,9 @@ enum vk_status vk_ann_rebuild(struct vk_ann *ann, uint32_t set)
 
 static void describe(const struct vk_ann_set *s, struct vk_ann_info *out)
 {
-	*out = (struct vk_ann_info){.state = s->state, .plan = s->plan, .serving = s->gen != NULL, .recall = s->recall,
-				    .recall_queries = s->recall_queries, .recall_ms = s->recall_at_ms, .ef_auto = vk_ann_auto(s->curve, s->curve_n, s->plan.recall),
+	uint32_t fixed = fixed_width(&s->plan), ef = fixed ? fixed : vk_ann_auto(s->curve, s->curve_n, s->plan.recall);
+	*out = (struct vk_ann_info){.state = s->state, .plan = s->plan, .serving = s->gen != NULL, .recall = recall_at(s, ef),
+				    .recall_queries = s->recall_queries, .recall_ms = s->recall_at_ms, .ef_auto = ef,
 				    .curve_n = s->curve_n, .checkpoint = s->checkpoint, .build_ms = s->build_ms,
 				    .done = atomic_load(&s->progress.done), .total = atomic_load(&s->progress.total)};
 	memcpy(out->curve, s->curve, sizeof out->curve);

@@ -161,7 +161,6 @@ struct vk_ann_set *vk_ann_add(struct vk_ann *ann, uint32_t set)
 	struct vk_ann_set *s = vk_ann_find(ann, set);
 	if (s || !(s = calloc(1, sizeof *s))) return s;
 	s->set = set;
-	s->recall = -1;
 	s->cursor = UINT64_MAX;
 	s->next = ann->sets;
 	ann->sets = s;

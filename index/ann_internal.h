@@ -63,7 +63,6 @@ struct vk_ann_set {
 	atomic_bool cancel;
 	bool rebuild;
 	uint64_t build_ms, checkpoint;
-	float recall;
 	uint32_t recall_queries;
 	int64_t recall_at_ms;
 	struct vk_ann_point curve[VK_ANN_POINTS_MAX];

@@ -101,8 +101,5 @@ void vk_ann_measure(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_se
 	s->curve_n = p.curve_n;
 	s->recall_queries = p.queries;
 	s->recall_at_ms = vk_wall_ms();
-	uint32_t ef = vk_ann_auto(s->curve, s->curve_n, s->plan.recall);
-	for (size_t i = 0; i < s->curve_n; i++)
-		if (s->curve[i].ef == ef) s->recall = s->curve[i].recall;
 	pthread_mutex_unlock(&ann->lock);
 }

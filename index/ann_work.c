@@ -63,7 +63,6 @@ static void serve(struct vk_ann *ann, struct vk_ann_set *s, struct vk_gen *gen, 
 	s->gen = gen;
 	s->delta = delta;
 	s->curve_n = 0;
-	s->recall = -1;
 	pthread_mutex_unlock(&ann->lock);
 	vk_gen_unref(old);
 	vk_delta_unref(before);
