@@ -129,7 +129,8 @@ static void draw(const struct vk_json_reply *reply, struct vk_progress *p)
 	for (const vk_jv *x = vk_jv_first(vk_jv_get(reply->root, "index")); x; x = vk_jv_next(x)) {
 		const vk_jv *progress = vk_jv_get(x, "progress");
 		bool builds = vk_jv_type(progress) == VK_J_OBJECT;
-		uint64_t of = builds ? vk_reply_u64(progress, "total") : vk_reply_u64(x, "rows_total"), pending = vk_reply_u64(x, "pending");
+		uint64_t of = builds ? vk_reply_u64(progress, "total") : vk_reply_u64(x, "rows_total");
+		uint64_t pending = vk_reply_u64(x, "pending");
 		total += of;
 		done += builds ? vk_reply_u64(progress, "done") : of > pending ? of - pending : 0;
 	}

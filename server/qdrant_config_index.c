@@ -45,7 +45,8 @@ enum vk_status vk_qdc_index_names(const vk_jv *index, const vk_jv *vectors, cons
 		bool there = single && is_unnamed(name);
 		if (!there) there = now ? vk_colconf_vector(now, name) != NULL : !single && vk_jv_get(vectors, name.p);
 		if (!there) return vk_qd_wrong(err, "Not existing vector name error: %s (" WHERE ")", vk_qdc_shown(name));
-		if (!absent(v) && vk_jv_type(v) != VK_J_OBJECT) return vk_qd_validation(err, WHERE, "vector `%s`: expected an object", vk_qdc_shown(name));
+		if (!absent(v) && vk_jv_type(v) != VK_J_OBJECT)
+			return vk_qd_validation(err, WHERE, "vector `%s`: expected an object", vk_qdc_shown(name));
 	}
 	return VK_OK;
 }

@@ -40,6 +40,8 @@ enum vk_status vk_qd_queries_ready(struct vk_qd *q, struct vk_qd_queries *qs, st
 
 /* order_by: a key, or {"key", "direction", "start_from"}. */
 enum vk_status vk_qd_order_by(struct vk_qd *q, const vk_jv *v, struct vk_order_by *out, struct vk_error *err);
+/* "params" of a query or a search. (server/qdrant_params.c) */
+enum vk_status vk_qd_params(const vk_jv *body, struct vk_query *out, struct vk_error *err);
 /* A whole number in `name` of body, at least `least` (else 422 for `field`); absent: dflt. */
 enum vk_status vk_qd_size(const vk_jv *body, const char *name, const char *field, size_t least, size_t dflt, size_t *out,
 			  struct vk_error *err);
