@@ -225,7 +225,7 @@ def test_writes_are_found_by_the_next_search_while_the_index_is_behind(plain, rn
     pending = []
 
     def nearest(row, n=5):
-        found = search(plain, row, n)
+        found = search(plain, row, n, params={"hnsw_ef": 256})
         assert [sign * p["score"] for p in found] == sorted((sign * p["score"] for p in found), reverse=True)
         return ids(found)
 
@@ -245,7 +245,7 @@ def test_writes_are_found_by_the_next_search_while_the_index_is_behind(plain, rn
     for i in (600, 700, 899):
         assert i in nearest(moved[i], 10)
         if distance == "Cosine":
-            assert ids(search(plain, rows[i], 1)) != [i]
+            assert ids(search(plain, rows[i], 1, params={"hnsw_ef": 256})) != [i]
     wait_green(plain)
     i = index(plain)
     assert i["rows"] == i["rows_total"] == 3000 + 1200 - 600 and i["pending"] == 0
@@ -302,7 +302,8 @@ def test_another_plan_is_built_without_a_gap_in_answers(plain, rng):
         client = plain.client()
         while not stop.is_set():
             i = len(asked) % 3000
-            got = client.request("POST", "/collections/c/points/query", {"query": rows[i].tolist(), "limit": 3}, plain.headers())
+            got = client.request("POST", "/collections/c/points/query", {"query": rows[i].tolist(), "limit": 3, "params": {"hnsw_ef": 256}},
+                                 plain.headers())
             asked.append(i)
             if got.status != 200 or got.json()["result"]["points"][0]["id"] != i:
                 wrong.append((i, got))
@@ -406,6 +407,12 @@ def test_two_named_vectors_have_engines_of_their_own(plain, rng):
             good += len(set(ids(found)) & set(ids(truth)))
         assert good >= 0.93 * 400, (name, good)
         assert searches(plain, vector=name)[0] - before[0] == 40
+    measured = index(plain, vector="b")["recall"]["ef"]
+    for nprobe in (1, measured + 5, None):  # as wide as is said, without a build
+        ask(plain, "PATCH", "/v1/collections/c/index", {"vector": "b", "nprobe": nprobe})
+        wait(lambda: index(plain, vector="b")["recall"]["ef"] == (nprobe or measured), 10, f"nprobe {nprobe}")
+        for row in b[:20]:
+            assert search(plain, row, using="b") == search(plain, row, using="b", params={"hnsw_ef": nprobe or measured})
     # FAISS does not grow: what is new is searched exactly, and counted.
     put(plain, "c", [{"id": 5000 + i, "vector": {"a": (a[i] * -1).tolist(), "b": (b[i] + 40).tolist()}} for i in range(300)], 300)
     assert 5007 in ids(search(plain, b[7] + 40, 3, using="b")) and 5007 in ids(search(plain, a[7] * -1, 3, using="a"))
@@ -437,6 +444,11 @@ def test_the_command_line_shows_and_steers(plain, rng):
     assert got.returncode == 0, got
     assert json.loads(got.stdout)["status"] == "green"
     assert ask(plain, "GET", "/v1/collections/c")["vectors"][""]["index"] == {"profile": "s8", "recall": 0.9}
+    wait_measured(plain)
+    was = index(plain)["recall"]
+    plain.cli("collections", "index", "c", "--recall", "0.5")  # a target needs no build
+    wait(lambda: index(plain)["recall"]["target"] == 0.5 and index(plain)["recall"]["ef"] <= was["ef"], 10, "the new target")
+    plain.cli("collections", "index", "c", "--recall", "0.9")
     got = plain.cli("collections", "index", "c", "--rebuild", "--wait")
     assert got.returncode == 0 and "ready" in got.stdout, got
     assert plain.cli("collections", "index", "c", "--cancel").returncode == 1
