@@ -136,6 +136,12 @@ static void conf_defaults(struct vk_graph_conf *c)
 	if (c->capacity < CAPACITY_LEAST) c->capacity = CAPACITY_LEAST;
 }
 
+/* Until vk_graph_tune() knows better. Codes of few lines are fetched farther ahead (340k x 100 d: 16 codes 6 % faster than 8). */
+static struct vk_graph_prefetch prefetch_untuned(const struct vk_graph *g)
+{
+	return (struct vk_graph_prefetch){g->code.stride <= 256 ? 16 : 8, 8};
+}
+
 /* AUTO and P8 start as S8 of all dims: the builder, who knows the rows, decides and reserves again. */
 enum vk_status vk_graph_new(const struct vk_graph_conf *conf, struct vk_graph **out, struct vk_error *err)
 {
@@ -150,7 +156,6 @@ enum vk_status vk_graph_new(const struct vk_graph_conf *conf, struct vk_graph **
 	g->codec = vk_graph_codec_of(conf->profile);
 	g->code_dims = conf->dims;
 	atomic_store(&g->epoch, 1);
-	vk_graph_prefetch_set(g, (struct vk_graph_prefetch){8, 8});
 	pthread_mutex_init(&g->scratch_lock, NULL);
 	g->mean = calloc(conf->dims, sizeof *g->mean);
 	st = g->mean ? vk_graph_reserve(g, err) : vk_fail(err, VK_E_NOMEM, "no memory for a graph");
@@ -158,6 +163,7 @@ enum vk_status vk_graph_new(const struct vk_graph_conf *conf, struct vk_graph **
 		vk_graph_free(g);
 		return st;
 	}
+	vk_graph_prefetch_set(g, prefetch_untuned(g));
 	*out = g;
 	return VK_OK;
 }
