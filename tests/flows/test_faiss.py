@@ -2,6 +2,7 @@
 answers; damaged files end in words. Oracle: numpy over the same rows."""
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -169,3 +170,66 @@ def test_what_cannot_be_is_refused(plain, rows, tmp_path):
     assert "not known" in run(plain, "export", tmp_path / "y", "-c", "docs", "--factory", "Magic", code=2).stderr
     assert "at least" in run(plain, "export", tmp_path / "y", "-c", "docs", "--factory", "IVF1000,Flat", code=1).stderr
     assert not (tmp_path / "y").exists() and not (tmp_path / "y.ids").exists()
+
+
+def wait_for_index(server, name, seconds=60):
+    """The collection's index, once it stands for all that is written."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        got = server.get(f"/v1/collections/{name}/index").json()
+        one = got["index"][""]
+        if one["state"] in ("ready", "failed"):
+            return one
+        time.sleep(0.1)
+    raise AssertionError(got)
+
+
+@pytest.mark.parametrize("factory", ["IVF16,SQ8", "HNSW16", "IVF8,PQ12,RFlat", "BHNSW16"])
+def test_a_collection_is_searched_by_faiss(plain, factory):
+    rows = np.random.default_rng(5).standard_normal((4000, DIMS)).astype(np.float32)
+    rows[:, :6] *= 3
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    ask = plain.client().request
+    body = {"vectors": {"size": DIMS, "distance": "Cosine"}, "optimizers_config": {"indexing_threshold": 10},
+            "hnsw_config": {"full_scan_threshold": 10}, "metadata": {"veckeep": {"index": {"engine": "faiss", "factory": factory}}}}
+    assert ask("PUT", "/collections/docs", body).status == 200
+    for i in range(0, 4000, 500):
+        points = [{"id": j, "vector": rows[j].tolist(), "payload": {"k": j % 10}} for j in range(i, i + 500)]
+        assert ask("PUT", "/collections/docs/points?wait=true", {"points": points}).status == 200
+    index = wait_for_index(plain, "docs")
+    assert index["state"] == "ready" and factory in json.dumps(index), index
+
+    def recall(within=None, **more):
+        hits = 0
+        for q in range(0, 4000, 200):
+            found = ask("POST", "/collections/docs/points/query", {"query": rows[q].tolist(), "limit": 10, **more}).json()["result"]["points"]
+            score = unit @ unit[q]
+            if within is not None:
+                score = np.where(within, score, -2)
+            best = set(np.argsort(-score)[:10].tolist())
+            assert len(found) == 10
+            assert all(abs(p["score"] - float(unit[p["id"]] @ unit[q])) < 1e-5 for p in found)  # the rows' own, not the codes'
+            hits += len(best & {p["id"] for p in found})
+        return hits / 200
+
+    assert recall() > 0.85
+    some = {"must": [{"key": "k", "match": {"value": 3}}]}
+    assert recall(np.arange(4000) % 10 == 3, filter=some) > 0.85
+    assert recall(params={"exact": True}) == 1
+    # What is written after the build is found at once, what is deleted is gone.
+    assert ask("PUT", "/collections/docs/points?wait=true", {"points": [{"id": 9000, "vector": rows[0].tolist()}]}).status == 200
+    assert ask("POST", "/collections/docs/points/delete?wait=true", {"points": [0]}).status == 200
+    found = ask("POST", "/collections/docs/points/query", {"query": rows[0].tolist(), "limit": 5}).json()["result"]["points"]
+    assert found[0]["id"] == 9000 and 0 not in [p["id"] for p in found]
+    # The index is there again after a restart, without a build.
+    plain.restart()
+    ask = plain.client().request
+    assert wait_for_index(plain, "docs")["state"] == "ready"
+    found = ask("POST", "/collections/docs/points/query", {"query": rows[0].tolist(), "limit": 5}).json()["result"]["points"]
+    assert found[0]["id"] == 9000 and 0 not in [p["id"] for p in found]
+
+
+def test_a_factory_that_cannot_be_is_refused_when_it_is_asked_for(plain):
+    body = {"vectors": {"size": DIMS, "distance": "Cosine"}, "metadata": {"veckeep": {"index": {"engine": "faiss", "factory": "IVF0,Flat"}}}}
+    got = plain.client().request("PUT", "/collections/docs", body)
+    assert got.status in (400, 422) and "lists" in got.body.decode()
