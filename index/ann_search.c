@@ -272,7 +272,9 @@ static bool scan_pays(const struct search *x)
 {
 	uint64_t few = x->rows / FEW_IN_ALL;
 	if (x->scan_rows_max > few) few = x->scan_rows_max;
-	return x->matches <= few;
+	if (x->matches <= few) return true;
+	/* Most of what an index far behind nominates is thrown away again, and the delta is as much work as all. */
+	return x->delta->count > x->rows / 2;
 }
 
 /* Fewer than there are: the engine was starved, or lost something on its way. */

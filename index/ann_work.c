@@ -177,7 +177,7 @@ static bool wants_save(const struct turn *t, bool asked)
 	const struct vk_ann_set *s = t->s;
 	uint64_t now = vk_mono_ms(), rows = indexed_rows(s);
 	if (!s->applied) return false;
-	if (asked && !t->ann->unsaved) return true; /* once: what is asked for and fails is told */
+	if (asked) return true;
 	if (too_soon(t->ann, s->unsaved_ms)) return false;
 	if (s->unsaved_ms || !s->has_file) return true;
 	if (s->applied >= SAVE_ROWS && s->applied >= rows / 10) return true;
@@ -514,13 +514,13 @@ void *vk_ann_worker(void *arg)
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	while (!atomic_load(&ann->stop)) {
 		pthread_mutex_lock(&ann->lock);
-		bool asked = ann->checkpoint;
+		bool due = ann->checkpoint, asked = due && !ann->unsaved; /* what is asked for and fails is told, not tried again */
 		ann->poked = false;
 		pthread_mutex_unlock(&ann->lock);
 		bool did = work(ann, asked);
 		pthread_mutex_lock(&ann->lock);
 		ann->idle = !did && !ann->poked;
-		if (!did && asked) ann->checkpoint = false;
+		if (ann->idle && due) ann->checkpoint = false;
 		pthread_cond_broadcast(&ann->changed);
 		bool sleep = ann->idle;
 		pthread_mutex_unlock(&ann->lock);
