@@ -1,7 +1,7 @@
 """The synthetic set: a mixture fitted to real text embeddings, then carried from their 384 dims to 768.
 
 How, exactly:
-1. k-means (faiss, 20 iterations, seeded) cuts the real rows into 1,000 clusters; a cluster's share is its number of rows.
+1. k-means (faiss, 20 iterations, seeded) cuts the real rows into 3,000 clusters; a cluster's share is its number of rows.
 2. All real rows' eigenvectors are the axes. The clusters' centres c and what is left of each row, e = row - c, are written in them.
 3. Each cluster keeps its own 24 strongest directions with their variances (an SVD of its e; fewer where it has fewer rows).
    What of e is left beside them has a variance w[r] on axis r, averaged over all rows, and a cluster's own total of it.
@@ -11,11 +11,15 @@ How, exactly:
    number of variance w[r] times (the cluster's own rest / the average rest); then one random rotation of the 768 axes, so that
    no coordinate is special, and unit length.
 Queries are drawn by the same rule from another seed, so they are held out.
+
+3,000 clusters, because 150,000 rows so drawn are as hard as the 150,000 real ones: intrinsic dimension 23.9 against 23.5, median
+distance to the 10th nearest 0.465 against 0.447 (1 - cosine), to the 100th 0.589 against 0.554. With 1,000 it was 29.9, 0.498 and
+0.596. The nearest of all is farther than in the real set (its near-duplicates are not drawn).
 """
 import numpy as np
 
-DIMS, CLUSTERS, RANK, LINE = 768, 1000, 24, (64, 320)
-SAYS = "SYNTHETIC: a mixture of 1,000 clusters of rank 24 fitted to the real text embeddings and carried from 384 to 768 d by the " \
+DIMS, CLUSTERS, RANK, LINE = 768, 3000, 24, (64, 320)
+SAYS = "SYNTHETIC: a mixture of 3,000 clusters of rank 24 fitted to the real text embeddings and carried from 384 to 768 d by the " \
     "power-law tails of their spectra (how: head of bench/ann_synthetic.py)"
 
 

@@ -154,10 +154,11 @@ def ann(got):
         f"\n\n{got['versions']}. recall@10 against fp64 truth, ties counted as right; queries a second. A figure at a recall is read off " \
         "the line between a config's two measured points around it, and a library gets its best config's; \">\": its least accurate point " \
         "is better than that already. \"One thread\" is the faster of single calls and batches of 1,000; p50 and p99 are single calls from " \
-        "Python (ours: from C), \"call us\" is what such a call costs over 64 rows. Index: what must be kept to answer, full rows included; hot: " \
+        "Python (ours: from C), \"call us\" is what such a call costs over 64 to 640 rows. Index: what must be kept to answer, full rows included; hot: " \
         "what a search walks through (ours re-ranks from rows that stay in a mapped file). Budgets: 2x hnswlib at 100 d, 3x at 384 d " \
         "and up, at recall 0.95 and 0.99; half its build time, all threads; 35 % of its hot memory at 768 d. How each library is built and " \
-        "called: `bench/ann_peers.py`."
+        "called: `bench/ann_peers.py`. Tried and left out: glassppy 1.0.5 (no wheel for Python 3.11, no source), turbovec (scans everything), " \
+        "NGT (its quantised graph needs its own program to be made; its plain one builds for minutes per 20,000 rows: `bench/ann run SET ngt`)."
 
 
 def servers(got):
