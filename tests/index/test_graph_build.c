@@ -93,7 +93,7 @@ static void test_build_any_metric_profile_and_dims_keeps_recall(void **state)
 	(void)state;
 	static const struct {
 		uint32_t dims, n;
-	} sizes[] = {{1, 1500}, {3, 2000}, {17, 2000}, {100, 2000}, {384, 1000}, {768, 1000}};
+	} sizes[] = {{1, 1000}, {3, 2000}, {17, 2000}, {100, 1500}, {384, 700}, {768, 700}};
 	uint32_t low = 0;
 	for (size_t d = 0; d < sizeof sizes / sizeof sizes[0]; d++)
 		for (int m = 0; m < 3; m++)
