@@ -102,7 +102,8 @@ enum vk_status vk_faiss_about(const struct vk_faiss *f, struct vk_faiss_about *o
 /* --- files --- */
 
 /* The whole index under path: temporary file, fsync, rename, directory fsync. sequence and tag are the caller's. */
-enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_t sequence, const uint8_t tag[32], struct vk_error *err);
+enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_t sequence, const uint8_t tag[32],
+			     struct vk_error *err);
 /* FAISS's part alone, for other programs. */
 enum vk_status vk_faiss_export(const struct vk_faiss *f, const char *path, struct vk_error *err);
 uint32_t vk_faiss_label(const struct vk_faiss *f, uint32_t number); /* of row `number`, below about.rows */

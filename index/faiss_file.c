@@ -208,7 +208,8 @@ static enum vk_status write_file(const struct vk_faiss *f, const char *path, str
 	return st;
 }
 
-enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_t sequence, const uint8_t tag[32], struct vk_error *err)
+enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_t sequence, const uint8_t tag[32],
+			     struct vk_error *err)
 {
 	if (!f->trained) return vk_fail(err, VK_E_INVALID, "FAISS \"%s\" is not trained: nothing to save", f->plan.factory);
 	struct foot foot = {.metric = f->metric, .sequence = sequence, .rows = f->rows, .dims = f->plan.dims};

@@ -194,8 +194,10 @@ static int build(struct run *r)
 {
 	struct vk_error err = {0};
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	struct vk_faiss_conf c = {.factory = r->o->factory, .dims = (uint32_t)r->target.dims, .metric = r->metric, .rows = r->rows, .seed = 1};
-	struct vk_faiss_opts o = {.threads = r->o->threads ? (unsigned)r->o->threads : cores > 0 ? (unsigned)cores : 1, .progress = show, .arg = r};
+	unsigned threads = r->o->threads ? (unsigned)r->o->threads : cores > 0 ? (unsigned)cores : 1;
+	struct vk_faiss_conf c = {.factory = r->o->factory, .dims = (uint32_t)r->target.dims, .metric = r->metric, .rows = r->rows,
+				  .seed = 1};
+	struct vk_faiss_opts o = {.threads = threads, .progress = show, .arg = r};
 	uint32_t *number = malloc(r->rows * sizeof *number);
 	for (uint64_t i = 0; number && i < r->rows; i++) number[i] = (uint32_t)i;
 	enum vk_status st = number ? vk_faiss_new(&c, &r->index, &err) : vk_fail(&err, VK_E_NOMEM, "out of memory");

@@ -312,7 +312,8 @@ int vk_faiss_import_main(int argc, char **argv)
 	r.file = cli.args.v[0];
 	/* Forks, so before the client has its thread. */
 	if (vk_faiss_import_open(r.file, &r.in, &r.head, &err)) {
-		rc = vk_cli_say(&cli, VK_EXIT_FAILED, strstr(err.text, r.file) ? "%s%s" : "%s: %s", strstr(err.text, r.file) ? "" : r.file, err.text);
+		bool named = strstr(err.text, r.file);
+		rc = vk_cli_say(&cli, VK_EXIT_FAILED, "%s%s%s", named ? "" : r.file, named ? "" : ": ", err.text);
 		goto out;
 	}
 	rc = read_ids(&r);
