@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "index/ann_internal.h"
+#include "index/collection_internal.h"
 #include "tests/index/collection_util.h"
 #include "tests/index/graph_gen.h"
 
@@ -16,10 +17,11 @@
 #define IDS 3000u
 #define K 10u
 #define QUERIES 40u
+#define SCAN_KB 20
 
 static const char config_format[] =
     "{\"vectors\":{\"\":{\"size\":32,\"distance\":\"%s\",\"veckeep\":{\"set\":1%s}}},\"indexes\":{},"
-    "\"hnsw_config\":{\"m\":16,\"ef_construct\":100,\"full_scan_threshold\":20},"
+    "\"hnsw_config\":{\"m\":16,\"ef_construct\":100,\"full_scan_threshold\":%d},"
     "\"optimizer_config\":{\"indexing_threshold\":%d},\"veckeep\":{\"next_set\":2,\"next_field\":1}}";
 
 struct world {
@@ -33,7 +35,7 @@ struct world {
 static void world_open(struct world *w, const char *metric, const char *index, int threshold_kb, enum gen_kind kind)
 {
 	char config[1024];
-	snprintf(config, sizeof config, config_format, metric, index, threshold_kb);
+	snprintf(config, sizeof config, config_format, metric, index, SCAN_KB, threshold_kb);
 	*w = (struct world){.rng = model_seed("ann")};
 	w->rows = gen_rows(kind, 3 * IDS, DIMS, VK_METRIC_L2, w->rng);
 	w->row_of = malloc(IDS * sizeof *w->row_of);
@@ -393,7 +395,7 @@ static void test_ann_a_damaged_file_is_built_anew(void **state)
 
 struct new_config {
 	const char *metric, *index;
-	int threshold_kb;
+	int threshold_kb, scan_kb;
 };
 
 static enum vk_status edit(void *arg, const struct vk_colconf *now, struct vk_buf *json, struct vk_error *err)
@@ -401,14 +403,14 @@ static enum vk_status edit(void *arg, const struct vk_colconf *now, struct vk_bu
 	struct new_config *n = arg;
 	char text[1024];
 	(void)now;
-	int len = snprintf(text, sizeof text, config_format, n->metric, n->index, n->threshold_kb);
+	int len = snprintf(text, sizeof text, config_format, n->metric, n->index, n->scan_kb, n->threshold_kb);
 	vk_buf_put(json, text, (size_t)len);
 	return json->failed ? vk_fail(err, VK_E_NOMEM, "out of memory") : VK_OK;
 }
 
 static void configure(struct world *w, const char *index, int threshold_kb)
 {
-	struct new_config n = {"Cosine", index, threshold_kb};
+	struct new_config n = {"Cosine", index, threshold_kb, SCAN_KB};
 	struct vk_error err = {0};
 	if (vk_collection_configure(w->f.c, edit, &n, false, &err)) fail_msg("%s", err.text);
 }
@@ -479,9 +481,242 @@ static void test_ann_bulk_after_a_small_index_is_built_anew(void **state)
 	world_close(&w);
 }
 
+/* --- what is left behind --- */
+
+static enum vk_status read_lowest(void *arg, struct vk_view *v)
+{
+	return vk_cursor_lowest(v->t, 0, arg);
+}
+
+static uint64_t lowest_cursor(struct world *w)
+{
+	uint64_t lowest = 0;
+	assert_int_equal(vk_view_run(w->f.c, 0, NULL, read_lowest, &lowest), VK_OK);
+	return lowest;
+}
+
+static void test_ann_an_index_that_goes_after_a_reopening_takes_its_cursor_along(void **state)
+{
+	(void)state;
+	struct world w;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 1000, 0);
+	level(&w);
+	assert_true(lowest_cursor(&w) <= info(&w).sequence);
+	world_reopen(&w);
+	configure(&w, ",\"index\":{\"engine\":\"none\"}", 50);
+	level(&w);
+	assert_true(lowest_cursor(&w) == UINT64_MAX);
+	assert_int_equal(gen_files(&w), 0);
+	world_close(&w);
+}
+
+static enum vk_status put_pointer(void *arg, struct vk_kv_txn *t)
+{
+	struct vk_rec_gen r = {.engine = VK_ANN_GRAPH, .number = 7, .sequence = 3};
+	uint8_t key[VK_REC_GEN_KEY_SIZE], value[VK_REC_GEN_SIZE];
+	vk_rec_gen_key(key, 99, *(bool *)arg);
+	vk_rec_gen_encode(value, (struct vk_bytes){(char *)key, sizeof key}, &r);
+	return vk_kv_put(t, VK_T_META, (struct vk_bytes){(char *)key, sizeof key}, (struct vk_bytes){(char *)value, sizeof value});
+}
+
+static enum vk_status no_pointer(void *arg, struct vk_view *v)
+{
+	uint8_t key[VK_REC_GEN_KEY_SIZE];
+	struct vk_bytes value;
+	vk_rec_gen_key(key, 99, *(bool *)arg);
+	return vk_kv_get(v->t, VK_T_META, (struct vk_bytes){(char *)key, sizeof key}, &value) == VK_E_NOT_FOUND ? VK_OK : VK_E_EXISTS;
+}
+
+/* As when a process dies between the config that drops a vector and the worker's next look. */
+static void test_ann_what_a_dropped_set_has_left_goes_at_the_next_opening(void **state)
+{
+	(void)state;
+	struct world w;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	for (int building = 0; building < 2; building++) {
+		bool b = building;
+		struct vk_kv_job job = {.apply = put_pointer, .arg = &b};
+		assert_int_equal(vk_kv_run(vk_collection_kv(w.f.c), &job), VK_OK);
+	}
+	assert_int_equal(vk_collection_cursor(w.f.c, "gen99", 3, INT64_MAX), VK_OK);
+	world_reopen(&w);
+	level(&w);
+	assert_true(lowest_cursor(&w) == UINT64_MAX);
+	for (int building = 0; building < 2; building++) {
+		bool b = building;
+		assert_int_equal(vk_view_run(w.f.c, 0, NULL, no_pointer, &b), VK_OK);
+	}
+	world_close(&w);
+}
+
+static void test_ann_opened_it_follows_without_being_asked(void **state)
+{
+	(void)state;
+	struct world w;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 1000, 0);
+	level(&w);
+	put_range(&w, 100, 50, 3000);
+	world_reopen(&w);
+	struct vk_ann_info at = info(&w);
+	for (int i = 0; i < 2000 && (at.pending || at.state != VK_ANN_READY || at.recall < 0); i++) {
+		usleep(5000);
+		at = info(&w);
+	}
+	assert_int_equal(at.pending, 0);
+	assert_int_equal(at.state, VK_ANN_READY);
+	assert_true(at.recall > 0);
+	world_close(&w);
+}
+
+static void test_ann_a_file_of_an_older_config_is_not_taken_for_the_new_ones(void **state)
+{
+	(void)state;
+	struct world w;
+	world_open(&w, "Cosine", ",\"index\":{\"profile\":\"s8\"}", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 2000, 0);
+	level(&w);
+	configure(&w, ",\"index\":{\"profile\":\"s4\"}", 50);
+	world_reopen(&w); /* gives up the build that has just begun */
+	assert_true(info(&w).serving); /* the old one, meanwhile */
+	level(&w);
+	assert_non_null(strstr(info(&w).about.detail, "s4"));
+	assert_int_equal(gen_files(&w), 1);
+	world_close(&w);
+}
+
+static void test_ann_closing_gives_up_a_build(void **state)
+{
+	(void)state;
+	struct world w;
+	struct vk_collection_opts o;
+	struct vk_error err = {0};
+	char config[1024];
+	world_open(&w, "Cosine", "", 50, GEN_GAUSSIAN);
+	vk_collection_unref(w.f.c);
+	vk_dir_remove(w.f.path);
+	snprintf(config, sizeof config, "{\"vectors\":{\"\":{\"size\":32,\"distance\":\"Cosine\",\"veckeep\":{\"set\":1}}},\"indexes\":{},"
+		 "\"hnsw_config\":{\"m\":32,\"ef_construct\":4000,\"max_indexing_threads\":1},"
+		 "\"optimizer_config\":{\"indexing_threshold\":370},\"veckeep\":{\"next_set\":2,\"next_field\":1}}");
+	o = (struct vk_collection_opts){.writers = w.f.writers, .map_bytes = (uint64_t)1 << 30};
+	assert_int_equal(vk_collection_open(w.f.path, vk_bytes_of(config), &o, &w.f.c, &err), VK_OK);
+	put_range(&w, 0, 3000, 0); /* seconds of building */
+	for (int i = 0; i < 20000 && info(&w).state != VK_ANN_BUILDING; i++) usleep(100);
+	assert_int_equal(info(&w).state, VK_ANN_BUILDING);
+	uint64_t began = vk_mono_ms();
+	vk_collection_unref(w.f.c);
+	print_message("closed after %llu ms\n", (unsigned long long)(vk_mono_ms() - began));
+	assert_int_equal(gen_files(&w), 0); /* it was not waited for */
+	assert_int_equal(vk_collection_open(w.f.path, (struct vk_bytes){0}, &o, &w.f.c, &err), VK_OK);
+	world_close(&w);
+}
+
+static void test_ann_the_scan_threshold_follows_the_config(void **state)
+{
+	(void)state;
+	struct world w;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 1000, 0);
+	level(&w);
+	assert_true(ask(&w, K, 0, 0).found.approximate);
+	struct new_config n = {"Cosine", "", 50, 900};
+	struct vk_error err = {0};
+	assert_int_equal(vk_collection_configure(w.f.c, edit, &n, false, &err), VK_OK);
+	level(&w);
+	assert_false(ask(&w, K, 0, 0).found.approximate);
+	world_close(&w);
+}
+
+/* --- many at once --- */
+
+struct searcher {
+	struct world *w;
+	struct vk_pool *pool;
+	atomic_bool *stop;
+	uint64_t searches;
+	uint32_t n;
+};
+
+static enum vk_status search_some(void *arg, struct vk_view *v)
+{
+	struct searcher *x = arg;
+	struct vk_arena arena;
+	struct vk_error err = {0};
+	struct vk_exact_opts o = {.level = vk_cpu_best(), .pool = x->pool};
+	struct vk_ann_query got[4];
+	vk_arena_init(&arena, (size_t)1 << 28);
+	for (uint32_t i = 0; i < 4; i++, x->n++)
+		got[i] = (struct vk_ann_query){.q = {.vector = gen_at(&x->w->rows, x->n * 37 % (3 * IDS)), .limit = 1 + x->n % 20, .floor = -INFINITY}};
+	assert_int_equal(vk_ann_search(v, &v->conf->vectors[0].set, got, 4, &o, &arena, NULL, &err), VK_OK);
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_true(got[i].q.hits == (got[i].q.limit < vk_view_points(v) ? got[i].q.limit : vk_view_points(v)));
+		for (size_t k = 0; k < got[i].q.hits; k++) {
+			float rank;
+			assert_int_equal(vk_exact_rank(v, &v->conf->vectors[0].set, got[i].q.vector, got[i].q.hit[k].slot, &rank), VK_OK);
+			assert_true(rank == got[i].q.hit[k].rank);
+		}
+	}
+	vk_arena_free(&arena);
+	x->searches++;
+	return VK_OK;
+}
+
+static void *search_on(void *arg)
+{
+	struct searcher *x = arg;
+	while (!atomic_load(x->stop)) assert_int_equal(vk_view_run(x->w->f.c, 1700000000000, NULL, search_some, x), VK_OK);
+	return NULL;
+}
+
+#define SEARCHERS 3
+
+static void test_ann_searches_of_many_threads_while_all_changes(void **state)
+{
+	(void)state;
+	struct world w;
+	struct searcher x[SEARCHERS];
+	pthread_t thread[SEARCHERS];
+	atomic_bool stop = false;
+	uint64_t searches = 0;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 1500, 0);
+	struct vk_pool *pool = vk_pool_new(2, 64, "search");
+	for (uint32_t i = 0; i < SEARCHERS; i++) {
+		x[i] = (struct searcher){.w = &w, .pool = pool, .stop = &stop, .n = 1000 * i};
+		assert_int_equal(pthread_create(&thread[i], NULL, search_on, &x[i]), 0);
+	}
+	for (uint32_t i = 0; i < 60; i++) {
+		uint32_t id = (uint32_t)(vk_rng(&w.rng) % (IDS - 40));
+		put_range(&w, id, 40, (uint32_t)(vk_rng(&w.rng) % (2 * IDS)));
+		for (uint32_t k = 0; k < 10; k++) del_one(&w, (id + 50 * k) % IDS);
+		if (i % 10 == 3) (void)vk_ann_rebuild(vk_collection_ann(w.f.c), 1);
+		if (i % 10 == 5) assert_int_equal(vk_ann_checkpoint(vk_collection_ann(w.f.c)), VK_OK);
+		if (i % 10 == 7) level(&w);
+		if (i % 20 == 9) configure(&w, i % 40 == 9 ? ",\"index\":{\"profile\":\"s4\"}" : "", 50);
+		(void)info(&w);
+		(void)vk_ann_busy(vk_collection_ann(w.f.c));
+	}
+	atomic_store(&stop, true);
+	for (uint32_t i = 0; i < SEARCHERS; i++) pthread_join(thread[i], NULL), searches += x[i].searches;
+	vk_pool_free(pool);
+	print_message("%llu searches\n", (unsigned long long)searches);
+	assert_true(searches > SEARCHERS);
+	level(&w);
+	assert_int_equal(info(&w).rows, w.points);
+	world_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_ann_an_index_that_goes_after_a_reopening_takes_its_cursor_along),
+	    cmocka_unit_test(test_ann_what_a_dropped_set_has_left_goes_at_the_next_opening),
+	    cmocka_unit_test(test_ann_opened_it_follows_without_being_asked),
+	    cmocka_unit_test(test_ann_a_file_of_an_older_config_is_not_taken_for_the_new_ones),
+	    cmocka_unit_test(test_ann_closing_gives_up_a_build),
+	    cmocka_unit_test(test_ann_the_scan_threshold_follows_the_config),
+	    cmocka_unit_test(test_ann_searches_of_many_threads_while_all_changes),
 	    cmocka_unit_test(test_ann_few_rows_have_no_index),
 	    cmocka_unit_test(test_ann_every_metric_keeps_recall_and_scores),
 	    cmocka_unit_test(test_ann_manhattan_stays_exact),
