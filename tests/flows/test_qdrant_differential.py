@@ -1,6 +1,9 @@
 """Every operation held against qdrant-client's own in-memory engine (QdrantClient(":memory:")): the same seeded random writes go to
 both, then the same filters, queries, scrolls, counts, facets and groups; whatever differs fails with the seed and the operation.
 
+Once by scanning, and once over indexes that are built from the first rows on (16 times the dims, so that Qdrant's least
+full_scan_threshold is below the number of points) and searched so wide that their answers are the exact ones.
+
     VECKEEP_SEED=7 VECKEEP_DIFF_OPS=5000 pytest test_qdrant_differential.py       replays or goes on longer
 
 Differences that are known, each with its reason:
@@ -35,9 +38,14 @@ INDEXES = {"city": "keyword", "n": "integer", "f": "float", "flag": "bool", "whe
            "deep.a": "integer", "items[].x": "integer", "uid": "uuid"}
 
 
+WIDER = 16
+INDEXED = {"optimizers_config": m.OptimizersConfigDiff(indexing_threshold=1), "hnsw_config": m.HnswConfigDiff(full_scan_threshold=10)}
+
+
 class Gen:
-    def __init__(self, seed):
+    def __init__(self, seed, params=None):
         self.r = random.Random(seed)
+        self.params = params  # of searches that do not say their own
 
     def maybe(self, p):
         return self.r.random() < p
@@ -255,10 +263,12 @@ def read(g, pair, conf):
 
     def query(**more):
         checked(lambda a, b: check_scored(a.points, b.points),
-                pair.call("query_points", **{"limit": limit, "query_filter": g.maybe_filter(conf), "with_payload": True, **using, **more}))
+                pair.call("query_points", **{"limit": limit, "query_filter": g.maybe_filter(conf), "with_payload": True, "search_params": g.params, **using,
+                                               **more}))
 
     def prefetches():
-        return [m.Prefetch(query=g.vector(dims), filter=g.maybe_filter(conf), limit=r.randint(1, 20), **using) for _ in range(r.randint(1, 3))]
+        return [m.Prefetch(query=g.vector(dims), filter=g.maybe_filter(conf), limit=r.randint(1, 20), params=g.params, **using)
+                for _ in range(r.randint(1, 3))]
 
     def groups(a, b):
         assert len(a.groups) == len(b.groups)
@@ -280,7 +290,7 @@ def read(g, pair, conf):
         lambda: checked(lambda a, b: check_records(a, b, ordered=False), pair.call("retrieve", g.ids(8), with_vectors=True)),
         lambda: checked(lambda a, b: a.count == b.count or pytest.fail(f"count {a.count}, in memory {b.count}"), pair.call("count", g.filter(2, conf), exact=True)),
         lambda: checked(groups, pair.call("query_points_groups", group_by=r.choice(["n", "city"]), query=g.vector(dims), limit=r.randint(1, 6),
-                                          group_size=r.randint(1, 4), query_filter=g.maybe_filter(conf), **using)),
+                                          group_size=r.randint(1, 4), query_filter=g.maybe_filter(conf), search_params=g.params, **using)),
         lambda: checked(lambda a, b: {(str(h.value), h.count) for h in a.hits} == {(str(h.value), h.count) for h in b.hits} or pytest.fail(f"{a}\n{b}"),
                         pair.call("facet", key=r.choice(["city", "n", "tags"]), facet_filter=g.maybe_filter(conf), limit=100, exact=True)),
         lambda: checked(lambda a, b: [p.payload["f"] for p in a[0]] == [p.payload["f"] for p in b[0]] or len(a[0]) == len(b[0]) or pytest.fail("order"),
@@ -290,15 +300,18 @@ def read(g, pair, conf):
     r.choice(kinds)()
 
 
-@pytest.mark.parametrize("name", COLLECTIONS)
-def test_every_operation_answers_as_the_in_memory_engine_does(serve, name):
+@pytest.mark.parametrize("name, indexed", [(name, False) for name in COLLECTIONS] + [(name, True) for name in COLLECTIONS if name != "manhattan"])
+def test_every_operation_answers_as_the_in_memory_engine_does(serve, name, indexed):
     conf, seed = COLLECTIONS[name], SEED + sum(map(ord, name))
     print(f"VECKEEP_SEED={SEED}")
-    g = Gen(seed)
-    ours = QdrantClient(url=serve({}).url, check_compatibility=False, timeout=60)
+    if indexed:
+        conf = {n: (WIDER * dims, distance) for n, (dims, distance) in conf.items()}
+    g = Gen(seed, m.SearchParams(hnsw_ef=4096) if indexed else None)
+    server = serve({})
+    ours = QdrantClient(url=server.url, check_compatibility=False, timeout=60)
     pair = Pair(ours, name)
     params = {n: m.VectorParams(size=d, distance=dist) for n, (d, dist) in conf.items()}
-    pair.call("create_collection", vectors_config=params[""] if "" in params else params)
+    pair.call("create_collection", vectors_config=params[""] if "" in params else params, **(INDEXED if indexed else {}))
     for field, kind in INDEXES.items():
         if field in ("city", "n", "f", "tags") or g.maybe(0.5):
             ours.create_payload_index(name, field, kind, wait=True)
@@ -318,3 +331,5 @@ def test_every_operation_answers_as_the_in_memory_engine_does(serve, name):
             else:
                 ours.delete_payload_index(name, field, wait=True)
     ours.close()
+    by_index = server.metric("veckeep_index_searches_total", path="approximate")
+    assert by_index > OPS // 50 if indexed else by_index == 0, by_index
