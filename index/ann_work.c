@@ -26,7 +26,7 @@
 #define STALE_PART 5            /* an engine that does not grow is built anew when a fifth has changed */
 #define SAVE_ROWS 2000          /* changes that are worth a file, and a tenth of the rows */
 #define QUIET_PART 10           /* or any, after pace.save_every_ms and a tenth of it without a change */
-#define STEP_ROWS 16            /* changes that pay for one step of repair: a tenth dead is mended before a quarter is */
+#define STEP_ROWS 8             /* changes that pay for one step of repair; at 16 as many are dead as live (bench/graph_stream.c) */
 #define MEASURE_EVERY_MS 300000
 #define SCRUB_BYTES ((size_t)8 << 20)
 #define NICE 10
