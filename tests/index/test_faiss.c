@@ -206,7 +206,7 @@ static const struct kind {
 	{"IVF32_HNSW16,Flat", 10, 8, 0, 0.90, true, false},
 	{"IVF32,SQ8", 20, 8, 0, 0.90, true, false},
 	{"IVF32,PQ16", 20, 8, 0, 0.85, true, false},
-	{"OPQ8_32,IVF16,PQ8", 50, 8, 0, 0.80, true, false},
+	{"OPQ8_32,IVF16,PQ8", 50, 8, 0, 0.80, true, true},
 	{"OPQ16,PQ16", 20, 0, 0, 0.85, false, true},
 	{"PCA24,Flat", 40, 0, 0, 0.80, true, false},
 	{"PCAR24,SQ8", 40, 0, 0, 0.80, true, true},
