@@ -179,7 +179,8 @@ static void show_row(struct vk_table *t, struct vk_json_reply *r, const vk_jv *x
 	vk_table_cell(t, "%s", vk_show_bytes(cell, vk_reply_u64(x, "bytes")));
 	recall_cell(t, x);
 	vk_table_cell(t, "%llu", (unsigned long long)vk_reply_u64(vk_jv_get(x, "recall"), "ef"));
-	vk_table_cell(t, "%.1f s", (double)vk_reply_u64(x, "build_ms") / 1000);
+	if (vk_reply_u64(x, "build_ms")) vk_table_cell(t, "%.1f s", (double)vk_reply_u64(x, "build_ms") / 1000);
+	else vk_table_cell(t, "-"); /* not by this process */
 	vk_table_cell(t, "%s", vk_reply_str(r, x, "detail"));
 }
 
