@@ -15,6 +15,7 @@ Every step is one process that leaves one file under .cache/bench/ann/results, a
 be stopped at any time. A build that does not end within BENCH_ANN_BUDGET_S is given up, and that is a result, too.
 """
 import argparse
+import ctypes
 import datetime
 import json
 import os
@@ -22,6 +23,7 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +57,6 @@ class Own:
 
 
 LIBRARIES = {"own": Own, **ann_peers.PEERS}
-USUAL = [x for x in LIBRARIES if x != "ngt"]  # NGT's build takes minutes for 20,000 rows
 
 
 def name_of(config):
@@ -116,6 +117,13 @@ def children_s():
     return u.ru_utime + u.ru_stime
 
 
+def dies_with_parent(cores=None):
+    """What a child does before its program: nothing outlives a run that is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
 # ---- building ----
 
 def build_once(case, threads, budget_s):
@@ -124,7 +132,7 @@ def build_once(case, threads, budget_s):
     case.index.parent.mkdir(parents=True, exist_ok=True)
     busy, mine, began = busy_s(), children_s(), time.monotonic()
     proc = subprocess.Popen([str(a) for a in case.argv("build", threads)], stdout=subprocess.PIPE, text=True, env=environment(threads),
-                            preexec_fn=lambda: os.sched_setaffinity(0, cores))
+                            preexec_fn=lambda: dies_with_parent(cores))
     try:
         out, _ = proc.communicate(timeout=budget_s)
     except subprocess.TimeoutExpired:
@@ -182,7 +190,7 @@ class Program:
 
     def __init__(self, argv):
         self.proc = subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                     env=environment(len(CORES)))
+                                     env=environment(len(CORES)), preexec_fn=dies_with_parent)
         self.ready = self.answer()
 
     def answer(self):
@@ -312,7 +320,7 @@ def again(data, libraries, with_builds):
 
 
 def status(data):
-    for case in cases(data, USUAL):
+    for case in cases(data, list(LIBRARIES)):
         have = [w for w in ("build", "build1", *(f"round{r}" for r in range(ROUNDS)), "failed") if case.result(w)]
         print(f"{case.title}: {' '.join(have) or '-'}{' (over budget)' if (case.result('build') or {}).get('over') else ''}")
 
@@ -331,7 +339,7 @@ def main():
     elif o.verb in ("build", "run", "again"):
         if not o.words or any(x not in LIBRARIES for x in o.words[1:]):
             sys.exit(f"{o.verb} SET [LIBRARY...]; there are {' '.join(LIBRARIES)}")
-        data, libraries = ann_data.ensure(o.words[0]), o.words[1:] or USUAL
+        data, libraries = ann_data.ensure(o.words[0]), o.words[1:] or list(LIBRARIES)
         if o.verb == "again":
             again(data, libraries, o.builds)
         else:
@@ -342,8 +350,8 @@ def main():
         for name in o.words or SETS:
             data = ann_data.ensure(name)
             if o.verb == "all":
-                builds(data, USUAL)
-            rounds(data, USUAL)
+                builds(data, list(LIBRARIES))
+            rounds(data, list(LIBRARIES))
     elif o.verb == "status":
         for name in o.words or SETS:
             if (HOME / name / "meta.json").exists():

@@ -504,7 +504,8 @@ class Scann(Peer):
 
 
 class Ngt(Peer):
-    """ONNG: an ANNG of 100 edges whose out- and in-edges are then adjusted. (NGT's quantised graph needs its own program to be made.)"""
+    """ONNG: an ANNG of 100 edges whose out- and in-edges are then adjusted. Its tuner of search parameters is off: it
+    does not end (1,000 rows, a minute). NGT's quantised graph needs its own program to be made."""
     package = "ngt"
     batches = False
     ascending = "epsilon"
@@ -529,6 +530,8 @@ class Ngt(Peer):
         index.close()
         adjust = ngtpy.Optimizer(log_disabled=True)
         adjust.set(num_of_outgoings=self.config["out"], num_of_incomings=self.config["in"])
+        adjust.set_processing_modes(search_parameter_optimization=False, prefetch_parameter_optimization=False,
+                                    accuracy_table_generation=False)
         adjust.execute(first, path)
         shutil.rmtree(first)
 

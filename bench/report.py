@@ -158,7 +158,7 @@ def ann(got):
         "what a search walks through (ours re-ranks from rows that stay in a mapped file). Budgets: 2x hnswlib at 100 d, 3x at 384 d " \
         "and up, at recall 0.95 and 0.99; half its build time, all threads; 35 % of its hot memory at 768 d. How each library is built and " \
         "called: `bench/ann_peers.py`. Tried and left out: glassppy 1.0.5 (no wheel for Python 3.11, no source), turbovec (scans everything), " \
-        "NGT (its quantised graph needs its own program to be made; its plain one builds for minutes per 20,000 rows: `bench/ann run SET ngt`)."
+        "NGT's quantised graph (made by its own program, which the package lacks; its plain graph is here)."
 
 
 def servers(got):
