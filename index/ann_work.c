@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "index/collection_internal.h"
 
+#define FEW_ROWS 2000           /* or, of a small index, four times as many as it has */
 #define FAR_ROWS 20000          /* changes that are followed one by one, whatever the size */
 #define STALE_PART 5            /* an engine that does not grow is built anew when a fifth has changed */
 #define SAVE_ROWS 2000          /* changes that are worth a file, and a tenth of the rows */
@@ -243,7 +244,7 @@ static bool too_far(const struct turn *t)
 	struct vk_delta *delta = delta_now(t);
 	uint64_t rows = indexed_rows(t->s), pending = delta ? delta->count : 0;
 	vk_delta_unref(delta);
-	if (t->s->gen->ops->grows) return pending > FAR_ROWS && pending > rows / 2;
+	if (t->s->gen->ops->grows) return (pending > FAR_ROWS && pending > rows / 2) || (pending > FEW_ROWS && pending > 4 * rows);
 	return pending > rows / STALE_PART && pending > 1000;
 }
 

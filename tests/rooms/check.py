@@ -31,7 +31,7 @@ DOORS = {  # foreign header -> the only files of the rooms that may include it
     r"openssl/.*": ("base/hash.c",),
     r"zlib\.h": ("server/gzip.c",),
     r"(cblas|openblas_config|f77blas)\.h": (),
-    r"dlfcn\.h": ("simd/gemm.c", "index/faiss_load.c"),
+    r"dlfcn\.h": ("simd/gemm.c", "index/faiss_load.c", "bench/preload/huge.c"),
     r"roaring/.*": ("index/bitmap.c",),
     r"(faiss/.*|omp\.h)": ("index/faiss_face.cpp",),
 }
