@@ -99,14 +99,15 @@ def test_rows_outlive_the_server(server, fake, check):
 def test_the_byte_budget_is_kept_and_serving_goes_on(make_fake, serve, check):
     fake = make_fake(dims=1536)
     server = serve(procs.config(fake, cache={"max_bytes": "16MiB"}))
-    for i in range(0, 6000, 250):
+    for i in range(0, 12000, 250):  # 74 MB of rows
         texts = [f"row {j}" for j in range(i, i + 250)]
         got = server.embed(texts, encoding_format="base64")
         assert got.status == 200, got
         assert same_bits(got.rows()[7], f("m", "none", 1536, texts[7]))
     size = sum(p.stat().st_size for p in (server.data / "cache").rglob("*") if p.is_file())
-    # The budget is of pages in use; the file is allocated ahead of a commit by at most one batch and an eighth.
+    # The budget is of pages in use; the file is allocated ahead of a commit by at most one batch and an eighth, and a batch is what
+    # came while the disk was busy: 1.5 MB on a quiet machine, 10 MB were seen on a loaded one.
     assert server.get("/v1/cache").json()["used_bytes"] <= 16 << 20
-    assert size <= (16 << 20) * 9 / 8 + (10 << 20), f"{size >> 20} MiB in the cache directory"
-    assert server.embed_cached("row 5999").status == 200, "the newest row was thrown out"
+    assert size <= (16 << 20) * 9 / 8 + (22 << 20), f"{size >> 20} MiB in the cache directory"
+    assert server.embed_cached("row 11999").status == 200, "the newest row was thrown out"
     check(server.embed("row 0"), ["row 0"], dims=1536)
