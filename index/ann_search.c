@@ -15,6 +15,7 @@
 
 #include "index/collection_internal.h"
 #include "index/exact_run.h"
+#include "store/guard.h"
 
 #define FEW_IN_ALL 100      /* a hundredth of all rows is scanned, whatever its number */
 #define SCORE_ROWS 256
@@ -359,23 +360,44 @@ static bool finite_queries(const struct vk_set *s, const struct vk_ann_query *q,
 	return true;
 }
 
+struct asked { /* vk_ann_search()'s arguments, and what serves */
+	struct vk_view *v;
+	const struct vk_set *s;
+	struct vk_ann_query *q;
+	size_t n;
+	const struct vk_exact_opts *o;
+	struct vk_arena *a;
+	struct vk_ann_found *found;
+	struct vk_error *err;
+	struct vk_ann_serving sv;
+};
+
+static enum vk_status search_served(void *arg)
+{
+	struct asked *k = arg;
+	bool *done = vk_arena_calloc(k->a, k->n ? k->n : 1, sizeof *done);
+	if (!done) return VK_E_NOMEM;
+	/* Exact search refuses what no engine should see. */
+	if (!finite_queries(k->s, k->q, k->n)) return exactly(k->v, k->s, k->q, k->n, k->o, k->a, k->found, k->err);
+	enum vk_status st = delta_of(k->v, k->s, &k->sv);
+	for (size_t i = 0; !st && i < k->n; i++)
+		if (!done[i]) st = search_alike(k->v, k->s, &k->sv, k->q, k->n, i, done, k->o, k->a, k->found, k->err);
+	return st;
+}
+
+/* A guard of its own: rows that cannot be read leave the search in the middle, and what serves must be given back all the same. */
 enum vk_status vk_ann_search(struct vk_view *v, const struct vk_set *s, struct vk_ann_query *q, size_t n,
 			     const struct vk_exact_opts *o, struct vk_arena *a, struct vk_ann_found *found, struct vk_error *err)
 {
-	struct vk_ann_serving sv;
 	struct vk_ann_found unasked;
 	if (!found) found = &unasked;
 	*found = (struct vk_ann_found){0};
-	/* Exact search also refuses what no engine should see. */
-	bool serves = v->c->ann && !v->writing && vk_ann_take(v->c->ann, s->id, &sv);
+	struct asked k = {v, s, q, n, o, a, found, err, {0}};
+	bool serves = v->c->ann && !v->writing && vk_ann_take(v->c->ann, s->id, &k.sv);
 	if (!serves) return exactly(v, s, q, n, o, a, found, err);
-	bool *done = vk_arena_calloc(a, n ? n : 1, sizeof *done);
-	enum vk_status st = done ? VK_OK : VK_E_NOMEM;
-	if (!st && !finite_queries(s, q, n)) st = exactly(v, s, q, n, o, a, found, err);
-	else if (!st) st = delta_of(v, s, &sv);
-	for (size_t i = 0; !st && i < n; i++)
-		if (!done[i]) st = search_alike(v, s, &sv, q, n, i, done, o, a, found, err);
-	vk_ann_give(&sv);
+	enum vk_status st = vk_guard_run(v->c->kv, search_served, &k);
+	vk_ann_give(&k.sv);
 	if (!st) vk_ann_count(v->c->ann, s->id, found->whole, n - found->whole);
+	if (st == VK_E_IO) return vk_fail(err, st, "the rows of a vector set cannot be read: %s", vk_status_text(st));
 	return st == VK_E_NOMEM ? vk_fail(err, st, "not enough memory for the search") : st;
 }

@@ -278,6 +278,13 @@ static void test_ann_without_memory_it_serves_exactly_and_builds_later(void **st
 	if (!WIFEXITED(status) || WEXITSTATUS(status)) fail_msg("the child ended with %#x", (unsigned)status);
 }
 
+/* A read that faults loses what it had allocated (store/guard.h), so these programs are not asked for leaks. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0";
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
