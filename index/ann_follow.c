@@ -73,7 +73,8 @@ static bool given_again(const struct batch *b, size_t i, struct vk_view *v)
 	return b->gone[i] && vk_vset_row(v->t, &b->set, b->slot[i], &row) == VK_OK;
 }
 
-/* The delta without what was put in, but with what has changed since the batch's view. */
+/* The delta without what was put in, but with what has changed since: since the batch's view, or since the delta's own moment where
+ * nobody has searched for longer than that. */
 static enum vk_status trim(void *arg, struct vk_view *v)
 {
 	struct batch *b = arg;
@@ -82,11 +83,12 @@ static enum vk_status trim(void *arg, struct vk_view *v)
 	struct vk_delta *base = calloc(1, sizeof *base), *now = NULL, *old;
 	if (!base) return VK_E_NOMEM;
 	atomic_init(&base->refs, 1);
-	base->from = b->upto;
-	base->upto = b->seen;
 	pthread_mutex_lock(&ann->lock);
 	old = vk_delta_ref(s->delta);
 	pthread_mutex_unlock(&ann->lock);
+	base->from = b->upto;
+	base->upto = old->upto < b->seen ? old->upto : b->seen;
+	if (base->upto < b->upto) base->upto = b->upto;
 	base->slots = vk_bitmap_copy(old->slots);
 	for (size_t i = 0; base->slots && i < b->n; i++)
 		if (!given_again(b, i, v)) vk_bitmap_remove(base->slots, b->slot[i]);

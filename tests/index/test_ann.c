@@ -292,6 +292,32 @@ static void test_ann_writes_are_found_before_the_index_has_them(void **state)
 	world_close(&w);
 }
 
+/* More than the worker puts in at a time, and nobody searches before its first batch is in. */
+static void test_ann_a_bulk_is_found_while_it_is_followed(void **state)
+{
+	(void)state;
+	struct world w;
+	unsigned between = 0;
+	world_open(&w, "Cosine", "", 50, GEN_CLUSTERED);
+	put_range(&w, 0, 1500, 0);
+	level(&w);
+	for (uint32_t round = 1; round <= 6 || (!between && round < 100); round++) {
+		uint64_t before = fix_stats(&w.f).sequence;
+		put_range(&w, 0, 1500, round % 6 * 1000);
+		while (info(&w).sequence <= before) usleep(100);
+		struct vk_ann_info at = info(&w);
+		between += at.sequence < fix_stats(&w.f).sequence;
+		struct ask a = ask(&w, K, 300, 0);
+		if (a.recall < 0.97) fail_msg("round %u: recall %.3f, followed %llu of %llu, %llu pending", round, a.recall,
+					      (unsigned long long)(at.sequence - before), (unsigned long long)(fix_stats(&w.f).sequence - before),
+					      (unsigned long long)at.pending);
+		level(&w);
+	}
+	assert_true(between > 0); /* else this showed nothing */
+	assert_int_equal(info(&w).pending, 0);
+	world_close(&w);
+}
+
 static void test_ann_random_stream_against_exact(void **state)
 {
 	(void)state;
@@ -730,6 +756,7 @@ int main(void)
 	    cmocka_unit_test(test_ann_manhattan_stays_exact),
 	    cmocka_unit_test(test_ann_filters_never_starve_and_keep_recall),
 	    cmocka_unit_test(test_ann_writes_are_found_before_the_index_has_them),
+	    cmocka_unit_test(test_ann_a_bulk_is_found_while_it_is_followed),
 	    cmocka_unit_test(test_ann_random_stream_against_exact),
 	    cmocka_unit_test(test_ann_reopened_it_serves_at_once_and_follows),
 	    cmocka_unit_test(test_ann_a_damaged_file_is_built_anew),
