@@ -110,8 +110,8 @@ struct vk_ann_ops {
 	enum vk_status (*del)(void *self, uint32_t slot); /* VK_E_NOT_FOUND: it was not there */
 	enum vk_status (*step)(void *self);               /* some milliseconds of repair; VK_E_BUSY: more */
 	enum vk_status (*nominate)(void *self, struct vk_ann_ask *ask); /* any thread, many at once */
-	/* Nominations to ask for when `limit` answers are wanted: coarser codes want more. */
-	uint32_t (*want)(const void *self, uint32_t limit);
+	/* Nominations to ask for when `limit` answers are wanted by a search so wide (ef; 0: the default): coarser codes want more. */
+	uint32_t (*want)(const void *self, uint32_t limit, uint32_t ef);
 	uint64_t (*rows)(const void *self); /* that count; cheap */
 	void (*about)(const void *self, struct vk_ann_about *out);
 };

@@ -252,15 +252,18 @@ static enum vk_status nominate(void *self, struct vk_ann_ask *ask)
 	return st;
 }
 
-/* Coarse codes rank less well: more of their nominations must be scored for the same recall. */
-static uint32_t want(const void *self, uint32_t limit)
+/* Coarse codes rank less well: more of their nominations must be scored for the same recall. By one bit a dimension no beam finds
+ * what the codes cannot tell apart, so the wider search is the one that scores more. */
+static uint32_t want(const void *self, uint32_t limit, uint32_t ef)
 {
 	static const uint32_t of_code[] = {[VK_FAISS_FLAT] = 1, [VK_FAISS_SQ4] = 4, [VK_FAISS_SQ6] = 2,
 					   [VK_FAISS_SQ8] = 2, [VK_FAISS_FP16] = 1, [VK_FAISS_PQ] = 8};
 	const struct vk_faiss_plan *p = vk_faiss_plan_of(self);
 	uint32_t factor = p->binary ? 16 : of_code[p->refine ? p->refine_code : p->code];
 	if (factor == 1) return limit;
-	return limit > VK_FAISS_K_MAX / factor ? (limit > VK_FAISS_K_MAX ? limit : VK_FAISS_K_MAX) : limit * factor + 8;
+	uint32_t n = limit > VK_FAISS_K_MAX / factor ? VK_FAISS_K_MAX : limit * factor + 8;
+	if (p->binary && !p->nlist && ef > n) n = ef < VK_FAISS_K_MAX ? ef : VK_FAISS_K_MAX; /* with lists, ef is lists to look at */
+	return n > limit ? n : limit;
 }
 
 static uint64_t rows(const void *self)

@@ -152,8 +152,9 @@ static enum vk_status nominate(void *self, struct vk_ann_ask *ask)
 }
 
 /* Coarse codes rank less well: more of their nominations must be scored for the same recall (bench/RESULTS.md). */
-static uint32_t want(const void *self, uint32_t limit)
+static uint32_t want(const void *self, uint32_t limit, uint32_t ef)
 {
+	(void)ef;
 	uint32_t factor = vk_graph_profile(self) == VK_GRAPH_S8 ? 2 : 4;
 	return limit > UINT32_MAX / factor - 8 ? UINT32_MAX : limit * factor + 8;
 }

@@ -168,8 +168,9 @@ enum vk_status vk_ann_follow(struct vk_ann *ann, struct vk_ann_set *s, const str
 /* ann_measure.c: recall of s->gen, shown when it could be measured. */
 void vk_ann_measure(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_set *set, uint64_t seed);
 
-/* ann_search.c: one set of queries against a generation of one's own choosing, without delta: for measuring. */
-enum vk_status vk_ann_probe(struct vk_view *v, const struct vk_set *s, struct vk_gen *gen, struct vk_exact_query *q, size_t n,
-			    uint32_t ef, struct vk_arena *a);
+/* ann_search.c: one set of queries against a generation of one's own choosing, less what the delta (NULL: nothing) says is not its
+ * business: for measuring. */
+enum vk_status vk_ann_probe(struct vk_view *v, const struct vk_set *s, struct vk_gen *gen, const struct vk_delta *delta,
+			    struct vk_exact_query *q, size_t n, uint32_t ef, struct vk_arena *a);
 
 #endif

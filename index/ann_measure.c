@@ -1,6 +1,7 @@
 /*
  * Recall, measured: sampled rows, a little moved, searched for exactly and by a generation at each dial. The curve is what `auto`
- * chooses from, and what a collection shows as its recall.
+ * chooses from, and what a collection shows as its recall. Of the rows that the generation stands for: what changed since is searched
+ * exactly anyway, so what is measured is what searches get, or a little less.
  */
 #include "index/ann_internal.h"
 
@@ -19,6 +20,8 @@ struct probe {
 	struct vk_ann_set *s;
 	const struct vk_set *set;
 	uint64_t seed;
+	struct vk_delta *delta;
+	struct vk_bitmap *in; /* without it */
 	struct vk_arena arena;
 	struct vk_ann_point curve[VK_ANN_POINTS_MAX];
 	size_t curve_n;
@@ -59,9 +62,8 @@ static size_t sample(struct probe *p, struct vk_view *v, struct vk_exact_query *
 	return n;
 }
 
-static enum vk_status probe(void *arg, struct vk_view *v)
+static enum vk_status probe_of_it(struct probe *p, struct vk_view *v)
 {
-	struct probe *p = arg;
 	struct vk_exact_query *truth = vk_arena_calloc(&p->arena, PROBES, sizeof *truth);
 	struct vk_exact_query *got = vk_arena_calloc(&p->arena, PROBES, sizeof *got);
 	struct vk_exact_opts o = {.level = vk_cpu_best(), .stop = &p->ann->stop};
@@ -70,6 +72,7 @@ static enum vk_status probe(void *arg, struct vk_view *v)
 	if (!truth || !got) return VK_E_NOMEM;
 	size_t n = sample(p, v, truth), wanted = 0;
 	if (!n) return VK_OK;
+	for (size_t i = 0; i < n; i++) truth[i].in = p->in;
 	enum vk_status st = vk_exact_search(v, p->set, truth, n, &o, &p->arena, NULL, &err);
 	for (size_t i = 0; i < n; i++) wanted += truth[i].hits;
 	bool one = !p->s->gen->ops->calibrates;
@@ -77,7 +80,7 @@ static enum vk_status probe(void *arg, struct vk_view *v)
 		size_t good = 0;
 		vk_arena_init(&scratch, p->arena.max);
 		memcpy(got, truth, n * sizeof *got);
-		st = vk_ann_probe(v, p->set, p->s->gen, got, n, one ? 0 : vk_ann_dials[d], &scratch);
+		st = vk_ann_probe(v, p->set, p->s->gen, p->delta, got, n, one ? 0 : vk_ann_dials[d], &scratch);
 		for (size_t i = 0; !st && i < n; i++) good += alike(&truth[i], &got[i]);
 		vk_arena_free(&scratch);
 		if (st) break;
@@ -86,6 +89,27 @@ static enum vk_status probe(void *arg, struct vk_view *v)
 		if (one || recall >= 0.999f) break;
 	}
 	p->queries = (uint32_t)n;
+	return st;
+}
+
+/* The slots that the generation stands for in this view. */
+static enum vk_status probe(void *arg, struct vk_view *v)
+{
+	struct probe *p = arg;
+	struct vk_delta *known;
+	pthread_mutex_lock(&p->ann->lock);
+	known = vk_delta_ref(p->s->delta);
+	pthread_mutex_unlock(&p->ann->lock);
+	enum vk_status st = known ? vk_delta_extend(v, known, 0, &p->delta) : VK_OK;
+	vk_delta_unref(known);
+	if (st || !p->delta) return st;
+	p->in = vk_bitmap_new();
+	st = p->in ? vk_vset_slots(v->t, p->set, p->in) : VK_E_NOMEM;
+	if (!st) vk_bitmap_andnot(p->in, p->delta->slots);
+	if (!st && vk_bitmap_failed(p->in)) st = VK_E_NOMEM;
+	if (!st && !vk_bitmap_empty(p->in)) st = probe_of_it(p, v);
+	vk_bitmap_free(p->in);
+	vk_delta_unref(p->delta);
 	return st;
 }
 

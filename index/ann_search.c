@@ -91,9 +91,9 @@ static enum vk_status allow_bits(struct search *x, struct vk_arena *a)
 	return st;
 }
 
-static uint32_t want_of(const struct search *x, size_t limit)
+static uint32_t want_of(const struct search *x, size_t limit, uint32_t ef)
 {
-	uint64_t want = x->gen->ops->want(x->gen->self, (uint32_t)limit);
+	uint64_t want = x->gen->ops->want(x->gen->self, (uint32_t)limit, ef);
 	/* Without bits, nominations that changed are thrown away afterwards: ask for as many more. */
 	if (!x->in && x->delta && x->rows) {
 		uint64_t more = want * 2 * x->delta->count / x->rows + (x->delta->count < 16 ? x->delta->count : 16);
@@ -115,7 +115,7 @@ static enum vk_status lay(struct search *x, size_t i, const struct vk_exact_quer
 {
 	struct vk_ann_ask *ask = &x->ask[i];
 	size_t k = q->limit < x->matches ? q->limit : (size_t)x->matches;
-	*ask = (struct vk_ann_ask){.want = want_of(x, k ? k : 1), .ef = ef, .allow = x->allow, .allow_n = x->allow_n,
+	*ask = (struct vk_ann_ask){.want = want_of(x, k ? k : 1, ef), .ef = ef, .allow = x->allow, .allow_n = x->allow_n,
 				   .allow_count = x->allow_count};
 	ask->vector = query_of(x, q->vector, a);
 	ask->slot = vk_arena_alloc(a, ask->want * sizeof *ask->slot);
@@ -210,11 +210,11 @@ static enum vk_status ask_engine(struct search *x, struct vk_exact_query *const 
 	return st;
 }
 
-enum vk_status vk_ann_probe(struct vk_view *v, const struct vk_set *s, struct vk_gen *gen, struct vk_exact_query *q, size_t n,
-			    uint32_t ef, struct vk_arena *a)
+enum vk_status vk_ann_probe(struct vk_view *v, const struct vk_set *s, struct vk_gen *gen, const struct vk_delta *delta,
+			    struct vk_exact_query *q, size_t n, uint32_t ef, struct vk_arena *a)
 {
 	struct vk_ann_found found = {0};
-	struct search x = {.v = v, .set = s, .gen = gen, .found = &found, .rows = gen->ops->rows(gen->self)};
+	struct search x = {.v = v, .set = s, .gen = gen, .delta = delta, .found = &found, .rows = gen->ops->rows(gen->self)};
 	struct vk_exact_query **each = vk_arena_calloc(a, n, sizeof(struct vk_exact_query *));
 	uint32_t *efs = vk_arena_calloc(a, n, sizeof *efs);
 	if (!each || !efs) return VK_E_NOMEM;

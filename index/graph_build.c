@@ -314,9 +314,9 @@ static enum vk_status connect_all(struct build *b, struct vk_error *err)
 	if (!st) st = rooms(b);
 	if (!st) st = batches(b);
 	if (!st) st = vk_graph_entries(b->g);
-	if (!st) st = vk_graph_reach(b->g, b->chained, err);
+	if (!st) st = vk_graph_reach(b->g, b->chained, &b->g->unreached, err);
+	if (!st) st = vk_graph_count_in(b->g);
 	if (st) return st;
-	vk_graph_count_in(b->g);
 	b->g->built = atomic_load(&b->g->n);
 	return VK_OK;
 }

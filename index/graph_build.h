@@ -35,10 +35,10 @@ enum vk_status vk_graph_load(struct vk_graph *g, const struct vk_graph_source *s
 /* Bits over nodes: those that hang in a chain behind another, so are not in the graph. NULL: no memory. The caller's. */
 uint64_t *vk_graph_chained_bits(const struct vk_graph *g);
 
-/* Every node that is in the graph is reached from the entries afterwards; g->unreached says how many were not. */
-enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, struct vk_error *err);
-/* Counts the edges that name each node into its section. */
-void vk_graph_count_in(struct vk_graph *g);
+/* Every node that is in the graph is reached from the entries afterwards; *unreached: how many were not. Others may search meanwhile. */
+enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, uint32_t *unreached, struct vk_error *err);
+/* Counts the edges that name each node into its section. Others may search meanwhile. */
+enum vk_status vk_graph_count_in(struct vk_graph *g);
 
 static inline bool vk_graph_bit(const uint64_t *bits, uint32_t i)
 {

@@ -239,12 +239,12 @@ static enum vk_status finish(struct vk_graph *g, struct vk_grow *w)
 	count_chained(g);
 	uint64_t *skip = apart(g, w);
 	struct vk_error err;
-	uint32_t unreached = g->unreached; /* what it says is of the build */
-	st = skip ? vk_graph_reach(g, skip, &err) : VK_E_NOMEM;
+	uint32_t unreached;
+	st = skip ? vk_graph_reach(g, skip, &unreached, &err) : VK_E_NOMEM;
 	if (st == VK_E_INTERNAL) st = VK_OK; /* next to nothing lives: exact search answers until it is built anew */
-	g->unreached = unreached;
 	free(skip);
-	vk_graph_count_in(g);
+	enum vk_status counted = vk_graph_count_in(g);
+	if (!st) st = counted;
 	r->epoch = atomic_fetch_add(&g->epoch, 1) + 1;
 	r->next = w->retired;
 	w->retired = r;

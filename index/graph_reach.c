@@ -20,6 +20,7 @@ struct reach {
 	uint32_t *parent; /* of each reached node: whose edge led to it; VK_GRAPH_NONE: an entry */
 	uint32_t *queue;  /* every node enters once */
 	uint32_t head, tail;
+	uint32_t unreached;
 };
 
 static void meet(struct reach *r, uint32_t node, uint32_t parent)
@@ -49,7 +50,7 @@ static bool tie(struct reach *r, uint32_t from, uint32_t node)
 		if (!at) return false;
 		at--;
 	}
-	e[at] = node;
+	__atomic_store_n(e + at, node, __ATOMIC_RELEASE); /* a grown graph is walked meanwhile */
 	meet(r, node, from);
 	return true;
 }
@@ -73,7 +74,7 @@ static enum vk_status reach_all(struct reach *r, const uint64_t *chained, uint32
 	struct vk_graph *g = r->g;
 	for (uint32_t i = 0; i < g->entry_n; i++) meet(r, g->entry[i], VK_GRAPH_NONE);
 	walk(r);
-	g->unreached = n - g->chained_n - r->tail;
+	r->unreached = n - g->chained_n - r->tail;
 	for (uint32_t i = 0; i < n; i++) {
 		if (vk_graph_bit(chained, i) || vk_graph_bit(r->reached, i)) continue;
 		if (!tie_near(r, i)) return VK_E_INTERNAL;
@@ -82,11 +83,12 @@ static enum vk_status reach_all(struct reach *r, const uint64_t *chained, uint32
 	return VK_OK;
 }
 
-enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, struct vk_error *err)
+enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, uint32_t *unreached, struct vk_error *err)
 {
 	const uint32_t n = atomic_load_explicit(&g->n, memory_order_acquire);
 	struct reach r = {.g = g};
 	enum vk_status st = VK_E_NOMEM;
+	*unreached = 0;
 	if (!n) return VK_OK;
 	r.scratch = vk_graph_scratch_take(g);
 	r.pool = malloc(g->conf.ef_build * sizeof *r.pool);
@@ -94,6 +96,7 @@ enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, struc
 	r.parent = malloc(n * sizeof *r.parent);
 	r.queue = malloc(n * sizeof *r.queue);
 	if (r.scratch && r.pool && r.reached && r.parent && r.queue) st = reach_all(&r, chained, n);
+	*unreached = r.unreached;
 	if (st == VK_E_INTERNAL) vk_fail(err, st, "a node of the graph could not be tied on");
 	if (r.scratch) vk_graph_scratch_give(g, r.scratch);
 	free(r.pool);
@@ -103,14 +106,17 @@ enum vk_status vk_graph_reach(struct vk_graph *g, const uint64_t *chained, struc
 	return st;
 }
 
-void vk_graph_count_in(struct vk_graph *g)
+enum vk_status vk_graph_count_in(struct vk_graph *g)
 {
 	const uint32_t n = atomic_load_explicit(&g->n, memory_order_acquire);
-	uint16_t *in = (uint16_t *)(void *)g->in.p;
-	memset(in, 0, n * sizeof *in);
+	uint16_t *in = (uint16_t *)(void *)g->in.p, *now = calloc((size_t)n + 1, sizeof *now);
+	if (!now) return VK_E_NOMEM;
 	for (uint32_t i = 0; i < n; i++) {
 		const uint32_t *e = vk_graph_edges_at(g, i);
 		for (uint32_t j = 0; j < g->conf.degree && e[j] != VK_GRAPH_NONE; j++)
-			if (in[e[j]] < UINT16_MAX) in[e[j]]++;
+			if (now[e[j]] < UINT16_MAX) now[e[j]]++;
 	}
+	for (uint32_t i = 0; i < n; i++) __atomic_store_n(in + i, now[i], __ATOMIC_RELAXED); /* statistics look on */
+	free(now);
+	return VK_OK;
 }

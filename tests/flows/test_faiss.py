@@ -178,14 +178,16 @@ def wait_for_index(server, name, seconds=60):
     while time.monotonic() < deadline:
         got = server.get(f"/v1/collections/{name}/index").json()
         one = got["index"][""]
-        if one["state"] in ("ready", "failed"):
+        # Ready, and its recall measured: until then nobody knows how wide to search.
+        if one["state"] == "failed" or (one["state"] == "ready" and one["recall"]["measured"] is not None):
             return one
         time.sleep(0.1)
     raise AssertionError(got)
 
 
-@pytest.mark.parametrize("factory", ["IVF16,SQ8", "HNSW16", "IVF8,PQ12,RFlat", "BHNSW16"])
-def test_a_collection_is_searched_by_faiss(plain, factory):
+# One bit a dimension of 24 tells little, and how much FAISS's graph over it finds depends on the threads that built it.
+@pytest.mark.parametrize("factory, least", [("IVF16,SQ8", 0.95), ("HNSW16", 0.95), ("IVF8,PQ12,RFlat", 0.85), ("BHNSW16", 0.3)])
+def test_a_collection_is_searched_by_faiss(plain, factory, least):
     rows = np.random.default_rng(5).standard_normal((4000, DIMS)).astype(np.float32)
     rows[:, :6] *= 3
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -212,9 +214,11 @@ def test_a_collection_is_searched_by_faiss(plain, factory):
             hits += len(best & {p["id"] for p in found})
         return hits / 200
 
-    assert recall() > 0.85
+    # What is measured is of the rows that the index stands for, whatever was written since the build.
+    assert index["recall"]["measured"] > least, index
+    assert recall() > least
     some = {"must": [{"key": "k", "match": {"value": 3}}]}
-    assert recall(np.arange(4000) % 10 == 3, filter=some) > 0.85
+    assert recall(np.arange(4000) % 10 == 3, filter=some) > least
     assert recall(params={"exact": True}) == 1
     # What is written after the build is found at once, what is deleted is gone.
     assert ask("PUT", "/collections/docs/points?wait=true", {"points": [{"id": 9000, "vector": rows[0].tolist()}]}).status == 200

@@ -107,7 +107,7 @@ static void ask_one(void *self, uint32_t from, const uint64_t *allow, const bool
 {
 	static uint32_t slot[VK_FAISS_K_MAX];
 	const float *q = row + (size_t)from * DIMS;
-	uint32_t want = vk_ann_faiss.want(self, K);
+	uint32_t want = vk_ann_faiss.want(self, K, 0);
 	bool seen[N] = {false};
 	assert_in_range(want, K, VK_FAISS_K_MAX);
 	struct vk_ann_ask a = {.vector = q, .want = want, .ef = ef, .allow = allow, .allow_n = SLOTS, .allow_count = count, .slot = slot};
