@@ -96,9 +96,12 @@ struct vk_ann_ops {
 	bool grows;       /* put and del work; else a generation is built anew when much has changed */
 	bool calibrates;  /* ef is a dial from 1 up that trades time for recall */
 	enum vk_status (*build)(const struct vk_ann_plan *p, const struct vk_ann_source *src, const struct vk_ann_build *b, void **self, struct vk_error *err);
-	/* Goes on with one that was saved by `between`; NULL: cannot. */
+	/* Goes on with one that was saved by `between`. An engine keeps the rows of a build in its file (resume), or is given those that
+	 * it lacks (resume_from) and says whose it has (slots: adds them). Both NULL: builds do not go on. */
 	enum vk_status (*resume)(void *self, const struct vk_ann_build *b, struct vk_error *err);
-	bool (*partial)(const void *self); /* NULL: never */
+	enum vk_status (*resume_from)(void *self, const struct vk_ann_source *src, const struct vk_ann_build *b, struct vk_error *err);
+	void (*slots)(const void *self, struct vk_bitmap *out);
+	bool (*partial)(const void *self); /* half built; NULL: never */
 	enum vk_status (*open)(const struct vk_ann_plan *p, const char *path, void **self, uint64_t *sequence, uint8_t tag[32], struct vk_error *err);
 	enum vk_status (*save)(void *self, const char *path, uint64_t sequence, const uint8_t tag[32], struct vk_error *err);
 	/* Checks the file beyond what open() looked at, about budget bytes from *at; VK_E_BUSY: more. NULL: nothing to check. */

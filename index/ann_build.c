@@ -1,194 +1,162 @@
 /*
- * A generation built from the rows of one view.
+ * A generation built from the rows of one view (ann_rows.c), or the one that the last process was building, gone on with.
  *
- * The view is held only while the engine reads rows (seconds), not while it builds (minutes): pages that a view can see are not
- * reused. All rows are found first, one pointer each: 16 bytes a row for the time of reading. What changes meanwhile is the
- * delta's, from the view's sequence on.
+ * What changes while it is built is the delta's, from the view's sequence on. What is built so far is saved now and then with that
+ * sequence, under a pointer of its own, so that it is never taken for a finished one; the cursor keeps what changed since. An engine
+ * that keeps its rows (the graph) goes on from the file alone; one that does not (FAISS) is given the rows that it lacks. What cannot
+ * be gone on with is forgotten, and built from the beginning.
  */
 #include "index/ann_internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "index/exact_run.h"
-#include "store/guard.h"
 
-#define ROW_PLACES_MAX ((size_t)1 << 30) /* bytes of places of blocks */
+/* A save that takes so long doubles the time until the next: no more than a twelfth of a build's time goes into saving. */
+#define SLOW_SAVE_MS 5000
 
-struct rows {
+struct making {
 	struct vk_ann *ann;
 	struct vk_ann_set *s;
-	struct vk_view v;
-	bool open;
-	struct vk_set set; /* a copy: it outlives the config */
-	struct vk_arena arena;
-	uint32_t n;
-	uint64_t sequence;
-	struct vk_row *row;
-	uint32_t *slot;
-	uint64_t saved_ms;
 	const struct vk_ann_ops *ops;
+	struct vk_ann_rows rows;
+	uint64_t sequence;           /* that what is built stands for */
+	uint64_t saved_ms, pause_ms; /* the last save's end; until the next */
 };
-
-static void let_go(void *arg)
-{
-	struct rows *r = arg;
-	if (r->open) vk_view_end(&r->v);
-	r->open = false;
-	vk_arena_free(&r->arena);
-	free(r->row);
-	free(r->slot);
-	r->row = NULL;
-	r->slot = NULL;
-}
-
-struct one_row {
-	struct rows *r;
-	uint32_t i;
-	float *dst;
-};
-
-static enum vk_status copy_row(void *arg)
-{
-	struct one_row *o = arg;
-	vk_row_f32(&o->r->set, &o->r->row[o->i], o->r->set.metric == VK_METRIC_COSINE, o->dst);
-	return VK_OK;
-}
-
-static enum vk_status read_row(void *arg, uint32_t i, float *dst, uint32_t *slot)
-{
-	struct rows *r = arg;
-	struct one_row o = {r, i, dst};
-	*slot = r->slot[i];
-	return vk_guard_run(vk_collection_kv(r->ann->c), copy_row, &o);
-}
-
-/* Pointers to all rows of the set, slots ascending. */
-static enum vk_status find_rows(void *arg)
-{
-	struct rows *r = arg;
-	struct vk_parts parts;
-	enum vk_status st = vk_view_sequence(&r->v, &r->sequence);
-	if (!st) st = vk_vset_parts(r->v.t, &r->set, NULL, &r->arena, &parts);
-	if (st) return st;
-	struct vk_bitmap *slots = vk_bitmap_new();
-	struct vk_exact_source src = {.set = &r->set, .parts = &parts};
-	struct vk_chunker walk = {.src = &src};
-	struct vk_chunk *chunk = vk_arena_alloc(&r->arena, sizeof *chunk);
-	uint32_t *take = vk_arena_alloc(&r->arena, VK_CHUNK_ROWS * sizeof *take);
-	st = slots && chunk && take ? vk_vset_slots(r->v.t, &r->set, slots) : VK_E_NOMEM;
-	uint64_t all = st ? 0 : vk_bitmap_count(slots);
-	if (!st && all > VK_GRAPH_NODES_MAX) st = VK_E_TOO_LARGE;
-	if (!st && all) {
-		r->row = malloc(all * sizeof *r->row);
-		r->slot = malloc(all * sizeof *r->slot);
-		if (!r->row || !r->slot) st = VK_E_NOMEM;
-	}
-	for (uint64_t from = 0; !st && from <= UINT32_MAX;) {
-		size_t m = vk_bitmap_take(slots, (uint32_t)from, take, VK_CHUNK_ROWS);
-		if (!m) break;
-		vk_chunker_find(&walk, take, m, chunk);
-		for (uint32_t i = 0; i < chunk->n && r->n < all; i++) {
-			r->row[r->n] = (struct vk_row){vk_chunk_row(chunk, i), vk_chunk_inv_norm(chunk, i)};
-			r->slot[r->n++] = vk_chunk_slot(chunk, i);
-		}
-		from = (uint64_t)take[m - 1] + 1;
-	}
-	vk_bitmap_free(slots);
-	return st;
-}
-
-static enum vk_status begin(struct rows *r, struct vk_error *err)
-{
-	enum vk_status st = vk_view_begin(r->ann->c, 0, &r->v);
-	if (st) return vk_fail(err, st, "the collection cannot be read: %s", vk_status_text(st));
-	r->open = true;
-	const struct vk_vector_conf *conf = vk_colconf_set(r->v.conf, r->s->set);
-	if (!conf || conf->sparse) return vk_fail(err, VK_E_CANCELLED, "the vector is gone");
-	r->set = conf->set;
-	st = vk_guard_run(vk_collection_kv(r->ann->c), find_rows, r);
-	return st ? vk_fail(err, st, "the rows of the vector cannot be read: %s", vk_status_text(st)) : VK_OK;
-}
 
 /* Keeps what is built so far; that it cannot be kept is no reason to stop building. */
 static enum vk_status between(void *arg, void *self)
 {
-	struct rows *r = arg;
+	struct making *m = arg;
 	struct vk_error err = {0};
 	uint8_t made[VK_ANN_MADE];
-	if (vk_mono_ms() - r->saved_ms < r->ann->pace.build_save_ms) return VK_OK;
-	vk_ann_made(&r->s->plan, made);
-	enum vk_status st = vk_ann_keep(r->ann, r->s, &r->s->plan, made, self, r->sequence, true, &err);
+	uint64_t now = vk_mono_ms();
+	if (now - m->saved_ms < m->pause_ms) return VK_OK;
+	vk_ann_made(&m->s->plan, made);
+	enum vk_status st = vk_ann_keep(m->ann, m->s, &m->s->plan, made, self, m->sequence, true, &err);
 	if (st) vk_log(VK_LOG_WARN, "an index cannot be kept half built: %s", err.text);
-	r->saved_ms = vk_mono_ms();
+	m->saved_ms = vk_mono_ms();
+	m->pause_ms = m->ann->pace.build_save_ms * (1 + (m->saved_ms - now) / SLOW_SAVE_MS);
 	return VK_OK;
 }
 
-static struct vk_ann_build opts_of(struct rows *r)
+static bool goes_on(const struct vk_ann_ops *ops)
 {
-	return (struct vk_ann_build){.threads = r->s->plan.threads, .stop = &r->s->cancel, .progress = &r->s->progress,
-				     .between = r->ops->resume ? between : NULL, .arg = r};
+	return ops->resume || ops->resume_from;
+}
+
+static struct vk_ann_build opts_of(struct making *m)
+{
+	return (struct vk_ann_build){.threads = m->s->plan.threads, .stop = &m->s->cancel, .progress = &m->s->progress,
+				     .between = goes_on(m->ops) ? between : NULL, .arg = m};
+}
+
+/* --- going on --- */
+
+static enum vk_status open_part(struct making *m, const char *path, void **self, struct vk_error *why)
+{
+	const struct vk_rec_gen *part = &m->s->part;
+	uint8_t tag[32];
+	uint64_t sequence = 0;
+	enum vk_status st = m->ops->open(&m->s->plan, path, self, &sequence, tag, why);
+	if (st) return st;
+	if (sequence != part->sequence || memcmp(tag, part->tag, sizeof tag) != 0)
+		return vk_fail(why, VK_E_CORRUPT, "not the file that the collection points to");
+	if (m->ops->partial && !m->ops->partial(*self)) return vk_fail(why, VK_E_CORRUPT, "it is not half built");
+	if (m->s->cursor > sequence) return vk_fail(why, VK_E_CORRUPT, "its cursor is gone, and perhaps tombstones with it");
+	m->sequence = sequence;
+	/* Nobody has renewed it since that process ended. */
+	st = vk_ann_cursor(m->ann, m->s, UINT64_MAX);
+	return st ? vk_fail(why, st, "the change cursor cannot be registered: %s", vk_status_text(st)) : VK_OK;
+}
+
+/* Finds what it lacks; fails, too, where so much has changed that a new one would soon be due. */
+static enum vk_status rows_left(struct making *m, const void *self, struct vk_error *why)
+{
+	struct vk_bitmap *have = vk_bitmap_new();
+	if (!have) return vk_fail(why, VK_E_NOMEM, "no memory");
+	m->rows.have = have;
+	m->rows.since = m->sequence;
+	m->ops->slots(self, have);
+	uint64_t rows = vk_bitmap_count(have);
+	enum vk_status st = VK_OK;
+	if (vk_bitmap_failed(have)) st = vk_fail(why, VK_E_NOMEM, "no memory");
+	else if (rows != m->ops->rows(self)) st = vk_fail(why, VK_E_CORRUPT, "it has a row twice");
+	if (!st) st = vk_ann_rows_find(&m->rows, m->s->set, why);
+	if (!st && vk_ann_is_stale(m->rows.changed, rows + m->rows.n))
+		st = vk_fail(why, VK_E_CONFLICT, "%llu points have changed since", (unsigned long long)m->rows.changed);
+	m->rows.have = NULL;
+	vk_bitmap_free(have);
+	return st;
+}
+
+static enum vk_status resume(struct making *m, const char *path, void *self, struct vk_error *why)
+{
+	struct vk_ann_build o = opts_of(m);
+	enum vk_status st = m->ops->resume ? VK_OK : rows_left(m, self, why);
+	if (st) return st;
+	vk_log(VK_LOG_INFO, "%s: going on with it", path);
+	m->s->resumed++;
+	if (m->ops->resume) return m->ops->resume(self, &o, why);
+	struct vk_ann_source src = vk_ann_rows_source(&m->rows);
+	return m->ops->resume_from(self, &src, &o, why);
 }
 
 /* What was being built when the last process ended; *self stays NULL when it is of no use. */
-static enum vk_status go_on(struct rows *r, void **self, struct vk_error *err)
+static enum vk_status go_on(struct making *m, void **self, struct vk_error *err)
 {
 	char path[VK_ANN_PATH_MAX];
-	uint8_t tag[32], made[VK_ANN_MADE];
-	uint64_t sequence = 0;
+	uint8_t made[VK_ANN_MADE];
 	struct vk_error why = {0};
-	if (!r->s->has_part || !r->ops->resume) return VK_OK;
-	vk_ann_made(&r->s->plan, made);
-	if (memcmp(r->s->part.tag + sizeof tag - sizeof made, made, sizeof made) != 0) return VK_OK; /* of an older plan */
-	vk_ann_path(r->ann, r->s, &r->s->part, true, path);
-	enum vk_status st = (enum vk_ann_engine)r->s->part.engine == r->s->plan.engine
-				? r->ops->open(&r->s->plan, path, self, &sequence, tag, &why) : VK_E_INVALID;
-	if (!st && (sequence != r->s->part.sequence || memcmp(tag, r->s->part.tag, sizeof tag) != 0)) st = VK_E_CORRUPT;
-	r->sequence = sequence;
-	struct vk_ann_build o = opts_of(r);
-	if (!st) {
-		vk_log(VK_LOG_INFO, "%s: going on with it", path);
-		r->s->resumed++;
-		st = r->ops->resume(*self, &o, err);
-	}
-	if (!st || st == VK_E_CANCELLED) return st;
-	if (*self) r->ops->close(*self);
+	if (!m->s->has_part || !goes_on(m->ops)) return VK_OK;
+	vk_ann_made(&m->s->plan, made);
+	if (memcmp(m->s->part.tag + sizeof m->s->part.tag - sizeof made, made, sizeof made) != 0) return VK_OK; /* of another plan */
+	vk_ann_path(m->ann, m->s, &m->s->part, true, path);
+	enum vk_status st = open_part(m, path, self, &why);
+	if (!st) st = resume(m, path, *self, &why);
+	vk_ann_rows_close(&m->rows);
+	if (!st) return VK_OK;
+	if (*self) m->ops->close(*self);
 	*self = NULL;
+	if (st == VK_E_CANCELLED) return vk_fail(err, st, "%s", why.text);
 	vk_log(VK_LOG_WARN, "%s: cannot be gone on with (%s), building from the beginning", path, why.text[0] ? why.text : vk_status_text(st));
 	return VK_OK;
 }
+
+/* --- from the beginning --- */
 
 static enum vk_status moment(void *sequence, struct vk_view *v)
 {
 	return vk_view_sequence(v, sequence);
 }
 
-static enum vk_status from_rows(struct rows *r, void **self, struct vk_error *err)
+static enum vk_status from_rows(struct making *m, void **self, struct vk_error *err)
 {
-	struct vk_ann_source src = {.row = read_row, .rows_done = let_go, .arg = r};
 	uint64_t before;
-	enum vk_status st = vk_view_run(r->ann->c, 0, NULL, moment, &before);
+	(void)vk_ann_forget(m->ann, m->s, true); /* it would hold tombstones, and be tried again */
+	enum vk_status st = vk_view_run(m->ann->c, 0, NULL, moment, &before);
 	if (st) return vk_fail(err, st, "the collection cannot be read: %s", vk_status_text(st));
-	st = vk_ann_cursor(r->ann, r->s, before);
+	st = vk_ann_cursor(m->ann, m->s, before);
 	if (st) return vk_fail(err, st, "the change cursor cannot be registered: %s", vk_status_text(st));
-	if ((st = begin(r, err))) return st;
-	src.n = r->n;
-	struct vk_ann_build o = opts_of(r);
-	return r->ops->build(&r->s->plan, &src, &o, self, err);
+	m->rows = (struct vk_ann_rows){.ann = m->ann};
+	if ((st = vk_ann_rows_find(&m->rows, m->s->set, err))) return st;
+	m->sequence = m->rows.sequence;
+	struct vk_ann_source src = vk_ann_rows_source(&m->rows);
+	struct vk_ann_build o = opts_of(m);
+	return m->ops->build(&m->s->plan, &src, &o, self, err);
 }
 
 enum vk_status vk_ann_make(struct vk_ann *ann, struct vk_ann_set *s, struct vk_gen **gen, struct vk_error *err)
 {
-	struct rows r = {.ann = ann, .s = s, .saved_ms = vk_mono_ms(), .ops = vk_ann_ops_of(s->plan.engine)};
+	struct making m = {.ann = ann, .s = s, .ops = vk_ann_ops_of(s->plan.engine), .rows = {.ann = ann}, .saved_ms = vk_mono_ms(),
+			   .pause_ms = ann->pace.build_save_ms};
 	void *self = NULL;
 	*gen = NULL;
-	vk_arena_init(&r.arena, ROW_PLACES_MAX);
-	enum vk_status st = go_on(&r, &self, err);
-	if (!st && !self) st = from_rows(&r, &self, err);
-	let_go(&r);
-	if (!st && !(*gen = vk_gen_new(r.ops, self, &s->plan, r.sequence))) st = vk_fail(err, VK_E_NOMEM, "out of memory");
-	if (st && self) r.ops->close(self);
+	enum vk_status st = go_on(&m, &self, err);
+	if (!st && !self) st = from_rows(&m, &self, err);
+	vk_ann_rows_close(&m.rows);
+	if (!st && !(*gen = vk_gen_new(m.ops, self, &s->plan, m.sequence))) st = vk_fail(err, VK_E_NOMEM, "out of memory");
+	if (st && self) m.ops->close(self);
 	return st;
 }

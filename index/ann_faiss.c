@@ -5,6 +5,10 @@
  * A build copies the rows out of the view first, so that the view is held for seconds; then it trains on a sample of the copy
  * and adds the rest from it, giving the copy's pages back as it goes. All of that on a thread of its own whose low priority
  * OpenMP's helpers inherit.
+ *
+ * Trained, and after each piece that is added, it can be saved. Gone on with, it is what FAISS read from its file, in memory; it is
+ * not trained again, and the rows that it lacks are copied and added as the first ones were. Levels of an HNSW graph are drawn
+ * from the seed's beginning again: they need to be random, not new.
  */
 #include "index/ann.h"
 
@@ -26,14 +30,16 @@
 #define OVERFETCH_MORE 32
 #define FEW 256               /* nominations held on the stack */
 #define STOP_EVERY 1024       /* rows between looks at stop */
+#define ADD_ROWS 8192         /* at most at a time: FAISS's own blocks have 4,096, and in between it is shown and saved */
 
 /* --- building --- */
 
 struct build {
-	const struct vk_ann_plan *plan;
+	const struct vk_ann_plan *plan; /* NULL: goes on with f */
 	const struct vk_ann_source *src;
 	const struct vk_ann_build *b;
 	struct vk_faiss *f;
+	uint32_t dims, had; /* rows that f had before */
 	float *copy;        /* n x dims, mapped; pages are given back once they are added */
 	size_t copy_bytes;
 	uint32_t *slot;
@@ -47,7 +53,7 @@ static void show(void *arg, uint64_t done, uint64_t total)
 	struct build *b = arg;
 	if (!b->b->progress || !total) return;
 	double at = b->base + b->share * (double)done / (double)total;
-	atomic_store(&b->b->progress->done, (unsigned)(at * b->src->n));
+	atomic_store(&b->b->progress->done, b->had + (unsigned)(at * b->src->n));
 }
 
 static void phase(struct build *b, double from, double to)
@@ -77,13 +83,17 @@ static uint64_t free_memory(void)
 
 static enum vk_status begin(struct build *b)
 {
-	b->copy_bytes = (size_t)b->src->n * b->plan->dims * sizeof *b->copy;
+	struct vk_faiss_about had = {0};
+	enum vk_status st = b->f ? vk_faiss_about(b->f, &had, b->err) : VK_OK;
+	if (st) return st;
+	b->copy_bytes = (size_t)b->src->n * b->dims * sizeof *b->copy;
 	uint64_t room = (uint64_t)((double)free_memory() * MEMORY_SHARE);
 	if (room && b->copy_bytes >= room)
 		return vk_fail(b->err, VK_E_NOMEM, "the rows alone take %zu MB, %llu MB of memory are free", b->copy_bytes >> 20,
 			       (unsigned long long)(room >> 20));
+	if (b->f) return vk_faiss_expect(b->f, b->had + b->src->n, room ? room - b->copy_bytes + had.bytes : 0, b->err);
 	struct vk_faiss_conf c = {.factory = b->plan->factory,
-				  .dims = b->plan->dims,
+				  .dims = b->dims,
 				  .metric = b->plan->metric,
 				  .rows = b->src->n,
 				  .bytes_max = room ? room - b->copy_bytes : 0,
@@ -101,7 +111,7 @@ static enum vk_status copy_rows(struct build *b)
 	b->copy = p;
 	enum vk_status st = VK_OK;
 	for (uint32_t i = 0; !st && i < n; i++) {
-		st = b->src->row(b->src->arg, i, b->copy + (size_t)i * b->plan->dims, &b->slot[i]);
+		st = b->src->row(b->src->arg, i, b->copy + (size_t)i * b->dims, &b->slot[i]);
 		if (st) return vk_fail(b->err, st, "a row cannot be read: %s", vk_status_text(st));
 		if (i % STOP_EVERY) continue;
 		if (b->b->stop && atomic_load(b->b->stop)) return vk_fail(b->err, VK_E_CANCELLED, "stopped");
@@ -117,18 +127,25 @@ static enum vk_status train(struct build *b)
 	return vk_faiss_train_sample(b->f, b->src->n, b->copy, b->plan->train_rows, &o, b->err);
 }
 
+static enum vk_status between(struct build *b)
+{
+	return b->b->between ? b->b->between(b->b->arg, b->f) : VK_OK;
+}
+
 static enum vk_status add(struct build *b)
 {
 	uint32_t n = b->src->n, some = vk_faiss_plan_of(b->f)->add_rows;
-	size_t row = b->plan->dims * sizeof *b->copy, page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t row = b->dims * sizeof *b->copy, page = (size_t)sysconf(_SC_PAGESIZE);
 	struct vk_faiss_opts o = opts_of(b);
 	o.progress = NULL;
+	if (some > ADD_ROWS) some = ADD_ROWS;
 	for (uint32_t i = 0; i < n; i += some) {
 		if (some > n - i) some = n - i;
-		enum vk_status st = vk_faiss_add(b->f, some, b->copy + (size_t)i * b->plan->dims, b->slot + i, &o, b->err);
+		enum vk_status st = vk_faiss_add(b->f, some, b->copy + (size_t)i * b->dims, b->slot + i, &o, b->err);
 		if (st) return st;
 		madvise(b->copy, (size_t)(i + some) * row / page * page, MADV_DONTNEED);
 		show(b, i + some, n);
+		if (i + some < n && (st = between(b))) return st;
 	}
 	return VK_OK;
 }
@@ -136,32 +153,42 @@ static enum vk_status add(struct build *b)
 static void *run(void *arg)
 {
 	struct build *b = arg;
+	bool trains = b->plan && vk_faiss_plan_of(b->f)->train_min;
 	setpriority(PRIO_PROCESS, 0, NICE); /* this thread's alone, on Linux */
 	phase(b, 0, COPY_SHARE);
 	b->st = copy_rows(b);
 	phase(b, COPY_SHARE, TRAIN_SHARE);
-	if (!b->st) b->st = train(b);
-	phase(b, vk_faiss_plan_of(b->f)->train_min ? TRAIN_SHARE : COPY_SHARE, 1);
+	if (!b->st && trains) b->st = train(b);
+	if (!b->st && trains) b->st = between(b);
+	phase(b, trains ? TRAIN_SHARE : COPY_SHARE, 1);
 	if (!b->st) b->st = add(b);
 	return NULL;
+}
+
+static enum vk_status run_aside(struct build *b)
+{
+	pthread_t thread;
+	if (b->b->progress) atomic_store(&b->b->progress->total, b->had + b->src->n);
+	enum vk_status st = begin(b);
+	if (st) return st;
+	vk_faiss_mark_partial(b->f, true);
+	if (pthread_create(&thread, NULL, run, b) == 0) {
+		pthread_join(thread, NULL);
+		st = b->st;
+	} else {
+		st = vk_fail(b->err, VK_E_NOMEM, "no thread to build on");
+	}
+	if (b->copy) munmap(b->copy, b->copy_bytes);
+	free(b->slot);
+	if (!st) vk_faiss_mark_partial(b->f, false);
+	return st;
 }
 
 static enum vk_status build(const struct vk_ann_plan *p, const struct vk_ann_source *src, const struct vk_ann_build *how, void **self,
 			    struct vk_error *err)
 {
-	struct build b = {.plan = p, .src = src, .b = how, .err = err};
-	pthread_t thread;
-	if (how->progress) atomic_store(&how->progress->total, src->n);
-	enum vk_status st = begin(&b);
-	if (st) return st;
-	if (pthread_create(&thread, NULL, run, &b) == 0) {
-		pthread_join(thread, NULL);
-		st = b.st;
-	} else {
-		st = vk_fail(err, VK_E_NOMEM, "no thread to build on");
-	}
-	if (b.copy) munmap(b.copy, b.copy_bytes);
-	free(b.slot);
+	struct build b = {.plan = p, .src = src, .b = how, .dims = p->dims, .err = err};
+	enum vk_status st = run_aside(&b);
 	if (st) {
 		vk_faiss_free(b.f);
 		return st;
@@ -169,6 +196,23 @@ static enum vk_status build(const struct vk_ann_plan *p, const struct vk_ann_sou
 	vk_faiss_dial(b.f, p->nprobe, p->ef_search);
 	*self = b.f;
 	return VK_OK;
+}
+
+static enum vk_status resume_from(void *self, const struct vk_ann_source *src, const struct vk_ann_build *how, struct vk_error *err)
+{
+	struct build b = {.src = src, .b = how, .f = self, .dims = vk_faiss_plan_of(self)->dims, .err = err};
+	b.had = (uint32_t)vk_faiss_rows(self); /* VK_FAISS_ROWS_MAX at most */
+	return run_aside(&b);
+}
+
+static void slots(const void *self, struct vk_bitmap *out)
+{
+	for (uint64_t i = 0; i < vk_faiss_rows(self); i++) vk_bitmap_add(out, vk_faiss_label(self, (uint32_t)i));
+}
+
+static bool partial(const void *self)
+{
+	return vk_faiss_partial(self);
 }
 
 /* --- files --- */
@@ -281,6 +325,7 @@ static void about(const void *self, struct vk_ann_about *out)
 	snprintf(out->detail, sizeof out->detail, "%.100s, %s%s", a.factory, a.type, a.mapped ? ", mapped" : "");
 }
 
-const struct vk_ann_ops vk_ann_faiss = {.name = "faiss", .grows = false, .calibrates = true, .build = build, .open = open_file,
-					.save = save, .close = close_index, .nominate = nominate, .want = want, .rows = rows,
+const struct vk_ann_ops vk_ann_faiss = {.name = "faiss", .grows = false, .calibrates = true, .build = build,
+					.resume_from = resume_from, .slots = slots, .partial = partial, .open = open_file, .save = save,
+					.close = close_index, .nominate = nominate, .want = want, .rows = rows,
 					.about = about};

@@ -256,6 +256,9 @@ static void open_file(struct vk_ann *ann, struct vk_ann_set *s)
 	} else if (sequence != s->file.sequence || memcmp(tag, s->file.tag, sizeof tag) != 0) {
 		say_lost(path, "not the file that the collection points to");
 		st = VK_E_CORRUPT;
+	} else if (ops->partial && ops->partial(self)) {
+		say_lost(path, "it is half built");
+		st = VK_E_CORRUPT;
 	} else if (s->cursor > sequence) {
 		say_lost(path, "its cursor is gone, and perhaps tombstones with it");
 		st = VK_E_CORRUPT;

@@ -6,7 +6,8 @@
  *   ann_work.c     the worker: what each set needs next
  *   ann_follow.c   a batch of changes put in
  *   ann_measure.c  recall of sampled rows
- *   ann_build.c    a generation built from a view's rows
+ *   ann_build.c    a generation built from a view's rows, or gone on with
+ *   ann_rows.c     the rows that a build reads
  *   ann_file.c     pointers, files, cursors; opening what the last process left
  *   ann_search.c   nominations, rows, deltas made one answer
  *   ann_graph.c, ann_faiss.c   engines
@@ -159,8 +160,35 @@ enum vk_status vk_ann_tidy(struct vk_ann *ann, struct vk_ann_set *s);
 /* Builds what s->plan asks for, or goes on with what was being built; VK_E_CANCELLED when stopped. On success *gen is new. */
 enum vk_status vk_ann_make(struct vk_ann *ann, struct vk_ann_set *s, struct vk_gen **gen, struct vk_error *err);
 
+/* ann_rows.c */
+struct vk_ann_rows {
+	struct vk_ann *ann;
+	/* in: NULL, or the slots whose rows a build that began at sequence `since` has; not read once they are found */
+	const struct vk_bitmap *have;
+	uint64_t since;
+	/* out */
+	uint64_t sequence; /* of the view that they were found in */
+	uint64_t changed;  /* with `have`: slots that changed since, all of them the delta's */
+	uint32_t n;
+	/* own */
+	struct vk_view v;
+	bool open;
+	struct vk_set set; /* a copy: it outlives the config */
+	struct vk_arena arena;
+	struct vk_row *row;
+	uint32_t *slot;
+};
+/* Finds the rows of a set, all or what such a build lacks, slots ascending, and holds the view. VK_E_CANCELLED: the set is gone;
+ * VK_E_CORRUPT: `since` is ahead of the collection. Closed in any case. */
+enum vk_status vk_ann_rows_find(struct vk_ann_rows *r, uint32_t set, struct vk_error *err);
+/* To read what was found; closes when the engine has read it. */
+struct vk_ann_source vk_ann_rows_source(struct vk_ann_rows *r);
+void vk_ann_rows_close(void *rows); /* any number of times, also of what was never found */
+
 /* ann_work.c */
 void *vk_ann_worker(void *ann);
+/* Have too many changed for an engine that does not grow? */
+bool vk_ann_is_stale(uint64_t changed, uint64_t rows);
 
 /* ann_follow.c: the next changes into s->gen, *n rows. *engine: that it failed is the engine's doing, it may be half done. */
 enum vk_status vk_ann_follow(struct vk_ann *ann, struct vk_ann_set *s, const struct vk_set *set, size_t *n, bool *engine);

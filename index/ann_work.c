@@ -25,6 +25,7 @@
 #define FEW_ROWS 2000           /* or, of a small index, four times as many as it has */
 #define FAR_ROWS 20000          /* changes that are followed one by one, whatever the size */
 #define STALE_PART 5            /* an engine that does not grow is built anew when a fifth has changed */
+#define STALE_ROWS 1000         /* and that is no trifle */
 #define SAVE_ROWS 2000          /* changes that are worth a file, and a tenth of the rows */
 #define QUIET_PART 10           /* or any, after pace.save_every_ms and a tenth of it without a change */
 #define STEP_ROWS 8             /* changes that pay for one step of repair; at 16 as many are dead as live (bench/graph_stream.c) */
@@ -239,13 +240,18 @@ static void note_changes(struct turn *t)
 	vk_delta_unref(base);
 }
 
+bool vk_ann_is_stale(uint64_t changed, uint64_t rows)
+{
+	return changed > rows / STALE_PART && changed > STALE_ROWS;
+}
+
 static bool too_far(const struct turn *t)
 {
 	struct vk_delta *delta = delta_now(t);
 	uint64_t rows = indexed_rows(t->s), pending = delta ? delta->count : 0;
 	vk_delta_unref(delta);
 	if (t->s->gen->ops->grows) return (pending > FAR_ROWS && pending > rows / 2) || (pending > FEW_ROWS && pending > 4 * rows);
-	return pending > rows / STALE_PART && pending > 1000;
+	return vk_ann_is_stale(pending, rows);
 }
 
 /* A rebuild of nothing is done. */

@@ -51,9 +51,11 @@ const char *vk_faiss_library(struct vk_error *err)
 	return face ? face->library : NULL;
 }
 
-static enum vk_status within_budget(const struct vk_faiss_plan *p, uint64_t rows, uint64_t bytes_max, struct vk_error *err)
+/* train: rows to train on at most. */
+static enum vk_status within_budget(const struct vk_faiss_plan *p, uint64_t rows, uint64_t train, uint64_t bytes_max,
+				    struct vk_error *err)
 {
-	uint64_t bytes = vk_faiss_plan_bytes(p, rows, rows < p->train_good ? rows : p->train_good);
+	uint64_t bytes = vk_faiss_plan_bytes(p, rows, train < p->train_good ? train : p->train_good);
 	if (!bytes_max || bytes <= bytes_max) return VK_OK;
 	return vk_fail(err, VK_E_NOMEM, "FAISS \"%s\" over %llu rows would take up to %llu MB, %llu MB are allowed", p->factory,
 		       (unsigned long long)rows, (unsigned long long)(bytes >> 20), (unsigned long long)(bytes_max >> 20));
@@ -69,7 +71,7 @@ enum vk_status vk_faiss_new(const struct vk_faiss_conf *c, struct vk_faiss **out
 		return vk_fail(err, VK_E_INVALID, "FAISS has dot, cosine and Euclid, not this metric");
 	if (c->rows > VK_FAISS_ROWS_MAX)
 		return vk_fail(err, VK_E_INVALID, "FAISS takes at most %u rows here", VK_FAISS_ROWS_MAX);
-	st = within_budget(&plan, c->rows, c->bytes_max, err);
+	st = within_budget(&plan, c->rows, c->rows, c->bytes_max, err);
 	if (st) return st;
 	const struct vk_faiss_face *face = vk_faiss_face(err);
 	if (!face) return VK_E_UNAVAILABLE;
@@ -119,6 +121,27 @@ uint64_t vk_faiss_rows(const struct vk_faiss *f)
 bool vk_faiss_filters(const struct vk_faiss *f)
 {
 	return f->filters;
+}
+
+void vk_faiss_mark_partial(struct vk_faiss *f, bool partial)
+{
+	f->partial = partial;
+}
+
+bool vk_faiss_partial(const struct vk_faiss *f)
+{
+	return f->partial;
+}
+
+enum vk_status vk_faiss_expect(struct vk_faiss *f, uint64_t rows, uint64_t bytes_max, struct vk_error *err)
+{
+	if (rows > VK_FAISS_ROWS_MAX)
+		return vk_fail(err, VK_E_INVALID, "FAISS takes at most %u rows here", VK_FAISS_ROWS_MAX);
+	enum vk_status st = within_budget(&f->plan, rows, f->trained ? 0 : rows, bytes_max, err);
+	if (st) return st;
+	f->rows_expected = rows;
+	f->bytes_max = bytes_max;
+	return VK_OK;
 }
 
 /* --- rows as the index wants them --- */
@@ -172,7 +195,7 @@ static enum vk_status room_for(struct vk_faiss *f, size_t n, struct vk_error *er
 	uint64_t rows = f->rows + n;
 	if (rows > VK_FAISS_ROWS_MAX)
 		return vk_fail(err, VK_E_INVALID, "FAISS takes at most %u rows here", VK_FAISS_ROWS_MAX);
-	enum vk_status st = rows > f->rows_expected ? within_budget(&f->plan, rows, f->bytes_max, err) : VK_OK;
+	enum vk_status st = rows > f->rows_expected ? within_budget(&f->plan, rows, rows, f->bytes_max, err) : VK_OK;
 	if (st || rows <= f->cap) return st;
 	uint64_t cap = rows > f->rows_expected ? rows + rows / 2 : f->rows_expected;
 	uint32_t *label = realloc(f->label, cap * sizeof *label);

@@ -3,7 +3,8 @@
  *
  * It nominates, as the graph does: what it answers are labels (slots) and FAISS's own estimate of nearness; who asks scores
  * with the full rows. FAISS numbers rows as they come; here each number has its label (u32) beside it, so every kind of index
- * can be used, also those that take no ids. An index does not change once it is built: a new one replaces it.
+ * can be used, also those that take no ids. An index does not change once it is built: a new one replaces it. While it is built it
+ * can be saved between two adds, opened again, and gone on with.
  *
  * Metrics: DOT and COSINE are FAISS's inner product (COSINE: rows and queries come as unit vectors), L2 its squared L2. Binary
  * factories (BFlat, ...) keep the signs of the rows (bit = component > 0) and nominate by Hamming distance under each of them.
@@ -60,6 +61,11 @@ enum vk_status vk_faiss_new(const struct vk_faiss_conf *c, struct vk_faiss **out
 void vk_faiss_free(struct vk_faiss *f);
 const struct vk_faiss_plan *vk_faiss_plan_of(const struct vk_faiss *f);
 uint64_t vk_faiss_rows(const struct vk_faiss *f);
+/* Half built: rows are still to be added, saved and opened as such. */
+void vk_faiss_mark_partial(struct vk_faiss *f, bool partial);
+bool vk_faiss_partial(const struct vk_faiss *f);
+/* So many rows will be in it, in so much memory (0: no limit): for one that was opened half built, before more are added. */
+enum vk_status vk_faiss_expect(struct vk_faiss *f, uint64_t rows, uint64_t bytes_max, struct vk_error *err);
 bool vk_faiss_filters(const struct vk_faiss *f); /* a query may say `allow` */
 /* n rows of dims floats; nothing to do (VK_OK) when plan.train_min is 0. VK_E_INVALID: n is less than that. */
 enum vk_status vk_faiss_train(struct vk_faiss *f, size_t n, const float *rows, const struct vk_faiss_opts *o, struct vk_error *err);
@@ -107,7 +113,8 @@ enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_
 /* FAISS's part alone, for other programs. */
 enum vk_status vk_faiss_export(const struct vk_faiss *f, const char *path, struct vk_error *err);
 uint32_t vk_faiss_label(const struct vk_faiss *f, uint32_t number); /* of row `number`, below about.rows */
-/* map: lists stay in the file (IVF), else all is read into memory. VK_E_NOT_FOUND, VK_E_CORRUPT. */
+/* map: lists stay in the file (IVF), else all is read into memory, as always of one that is half built. VK_E_NOT_FOUND,
+ * VK_E_CORRUPT. */
 enum vk_status vk_faiss_open(const char *path, bool map, struct vk_faiss **out, uint64_t *sequence, uint8_t tag[32],
 			     struct vk_error *err);
 

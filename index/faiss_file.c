@@ -7,10 +7,10 @@
  *       0  magic "VKFAISS\n"      8  u32 version      12  u32 metric (enum vk_metric)
  *      16  u64 sequence          24  u64 rows         32  u64 faiss_bytes
  *      40  u32 CRC32C of FAISS's part                 44  u32 CRC32C of the labels
- *      48  u32 dims              52  u32 0            56  tag, 32 bytes
+ *      48  u32 dims              52  u32 flags        56  tag, 32 bytes
  *      88  factory, 128 bytes, NUL-padded            216  zeros
  *     252  u32 CRC32C of the foot's first 252 bytes
- * Little-endian.
+ * Little-endian. Flags: bit 0, half built: rows are still to be added.
  *
  * Roads not taken: a sidecar for the labels (two files cannot appear at once, and backups link one file a generation); a head in
  * front (then FAISS elsewhere could not open the file).
@@ -32,12 +32,14 @@
 #define VERSION 1u
 #define FOOT 256u
 #define ALIGN 64u
+#define PARTIAL 1u /* of the flags */
 #define BUFFER ((size_t)1 << 20)
 
 struct foot {
 	enum vk_metric metric;
 	uint64_t sequence, rows, faiss_bytes;
 	uint32_t faiss_crc, label_crc, dims;
+	bool partial;
 	uint8_t tag[32];
 	char factory[VK_FAISS_FACTORY_MAX];
 };
@@ -64,6 +66,7 @@ static void encode(const struct foot *f, uint8_t b[FOOT])
 	vk_put_u32le(b + 40, f->faiss_crc);
 	vk_put_u32le(b + 44, f->label_crc);
 	vk_put_u32le(b + 48, f->dims);
+	vk_put_u32le(b + 52, f->partial ? PARTIAL : 0);
 	memcpy(b + 56, f->tag, 32);
 	memcpy(b + 88, f->factory, sizeof f->factory);
 	vk_put_u32le(b + 252, crc(0, b, 252));
@@ -81,7 +84,8 @@ static enum vk_status decode(const uint8_t b[FOOT], uint64_t file_bytes, struct 
 			   .faiss_bytes = vk_get_u64le(b + 32),
 			   .faiss_crc = vk_get_u32le(b + 40),
 			   .label_crc = vk_get_u32le(b + 44),
-			   .dims = vk_get_u32le(b + 48)};
+			   .dims = vk_get_u32le(b + 48),
+			   .partial = vk_get_u32le(b + 52) & PARTIAL};
 	memcpy(f->tag, b + 56, 32);
 	memcpy(f->factory, b + 88, sizeof f->factory);
 	f->factory[sizeof f->factory - 1] = 0;
@@ -212,7 +216,7 @@ enum vk_status vk_faiss_save(const struct vk_faiss *f, const char *path, uint64_
 			     struct vk_error *err)
 {
 	if (!f->trained) return vk_fail(err, VK_E_INVALID, "FAISS \"%s\" is not trained: nothing to save", f->plan.factory);
-	struct foot foot = {.metric = f->metric, .sequence = sequence, .rows = f->rows, .dims = f->plan.dims};
+	struct foot foot = {.metric = f->metric, .sequence = sequence, .rows = f->rows, .dims = f->plan.dims, .partial = f->partial};
 	memcpy(foot.tag, tag, 32);
 	memcpy(foot.factory, f->plan.factory, sizeof foot.factory);
 	return write_file(f, path, &foot, err);
@@ -293,7 +297,7 @@ enum vk_status vk_faiss_open(const char *path, bool map, struct vk_faiss **out, 
 	enum vk_status st = check_file(path, &foot, &f->label, err);
 	if (!st && vk_faiss_plan(foot.factory, foot.dims, &f->plan, err))
 		st = vk_fail(err, VK_E_CORRUPT, "%s: \"%s\" is not a factory string of this program", path, foot.factory);
-	if (!st) st = face->read(path, f->plan.binary, map ? VK_FAISS_MAP : 0, &f->ix, err);
+	if (!st) st = face->read(path, f->plan.binary, map && !foot.partial ? VK_FAISS_MAP : 0, &f->ix, err);
 	if (!st) st = face->describe(f->ix, &info, err);
 	if (st) goto out;
 	f->metric = foot.metric;
@@ -301,6 +305,7 @@ enum vk_status vk_faiss_open(const char *path, bool map, struct vk_faiss **out, 
 	f->trained = info.trained;
 	f->filters = info.filters;
 	f->faiss_bytes = foot.faiss_bytes;
+	f->partial = foot.partial;
 	st = agree(f, &info, path, err);
 	if (!st && info.mapped && (f->file = open(path, O_RDONLY | O_CLOEXEC)) < 0) st = fail_errno(err, path);
 	*sequence = foot.sequence;

@@ -15,7 +15,7 @@ struct vk_faiss {
 	uint32_t *label;   /* by row number */
 	uint64_t rows, cap;
 	uint32_t nprobe, ef; /* of queries that do not say; 0: the defaults */
-	bool trained, filters;
+	bool trained, filters, partial;
 	int file;             /* of mapped lists, to save them again, even when its name is gone; -1: none */
 	uint64_t faiss_bytes; /* of that file */
 };
