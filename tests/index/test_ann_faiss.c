@@ -1,6 +1,6 @@
 /*
  * FAISS as an engine of generations (vk_ann_faiss): builds from a row source, nominates under filters of every size or says that it gave
- * up, is saved and opened, stops, and fails with words.
+ * up, is saved and opened, goes on with what was half built, stops, and fails with words.
  * Method: seeded rows, slots with holes; the oracle is a flat scan here. What is nominated must be allowed, distinct and, where the engine
  * did not give up, as many as asked for or as there are.
  */
@@ -39,7 +39,8 @@ static uint32_t slot_of(uint32_t i)
 }
 
 struct feed {
-	unsigned rows_done, fail_at, stop_at;
+	unsigned rows_done, fail_at, stop_at, first; /* first: row 0 of the source is this one */
+	const struct vk_graph_progress *progress;    /* NULL, or: it is never below `first` */
 	atomic_bool stop;
 };
 
@@ -49,8 +50,9 @@ static enum vk_status give(void *arg, uint32_t i, float *dst, uint32_t *slot)
 	assert_int_equal(f->rows_done, 0); /* the view is let go */
 	if (f->fail_at && i == f->fail_at) return VK_E_IO;
 	if (f->stop_at && i == f->stop_at) atomic_store(&f->stop, true);
-	memcpy(dst, row + (size_t)i * DIMS, DIMS * sizeof *dst);
-	*slot = slot_of(i);
+	if (f->progress) assert_true(atomic_load(&f->progress->done) >= f->first);
+	memcpy(dst, row + (size_t)(f->first + i) * DIMS, DIMS * sizeof *dst);
+	*slot = slot_of(f->first + i);
 	return VK_OK;
 }
 
@@ -203,6 +205,73 @@ static void test_ann_faiss_opens_what_it_saved(void **state)
 	}
 }
 
+static bool is_in(const struct vk_bitmap *b, uint32_t from, uint32_t to)
+{
+	bool all = vk_bitmap_count(b) == to - from;
+	for (uint32_t i = from; i < to; i++) all &= vk_bitmap_has(b, slot_of(i));
+	return all;
+}
+
+/* An index of the first rows, saved as one that is half built, opened. */
+static void *half_built(const char *factory, uint32_t rows)
+{
+	char path[128];
+	struct feed f = {0};
+	struct vk_error err = {0};
+	struct vk_ann_plan p = {.engine = VK_ANN_FAISS, .metric = VK_METRIC_COSINE, .dims = DIMS, .nprobe = 16, .ef_search = 200};
+	struct vk_ann_about about;
+	uint8_t tag[32] = {1};
+	uint64_t sequence;
+	void *self, *again;
+	snprintf(path, sizeof path, "%s/gen-1-2.faiss.part", dir);
+	if (build(factory, rows, &f, NULL, &self, &err)) fail_msg("%s: %s", factory, err.text);
+	assert_false(vk_ann_faiss.partial(self));
+	vk_faiss_mark_partial(self, true);
+	assert_int_equal(vk_ann_faiss.save(self, path, 5, tag, &err), VK_OK);
+	vk_ann_faiss.close(self);
+	if (vk_ann_faiss.open(&p, path, &again, &sequence, tag, &err)) fail_msg("%s", err.text);
+	assert_true(vk_ann_faiss.partial(again));
+	vk_ann_faiss.about(again, &about);
+	assert_null(strstr(about.detail, "mapped")); /* it is to be added to */
+	return again;
+}
+
+static void test_ann_faiss_goes_on_with_a_half_built_one(void **state)
+{
+	(void)state;
+	NEEDS_FAISS();
+	const uint32_t had = 600;
+	for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+		struct vk_graph_progress progress = {0};
+		struct feed f = {.first = had, .progress = &progress}, stopped = {.first = had, .stop_at = 500};
+		struct vk_ann_source src = {.n = N - had, .row = give, .rows_done = done, .arg = &f};
+		struct vk_ann_build b = {.threads = 1, .stop = &f.stop, .progress = &progress};
+		struct vk_error err = {0};
+		struct vk_bitmap *in = vk_bitmap_new();
+		void *self = half_built(kinds[k].factory, had);
+		vk_ann_faiss.slots(self, in);
+		assert_true(is_in(in, 0, had));
+		atomic_store(&progress.done, had);
+		if (vk_ann_faiss.resume_from(self, &src, &b, &err)) fail_msg("%s: %s", kinds[k].factory, err.text);
+		assert_int_equal(f.rows_done, 1);
+		assert_int_equal(atomic_load(&progress.total), N);
+		assert_int_equal(atomic_load(&progress.done), N);
+		assert_false(vk_ann_faiss.partial(self));
+		assert_int_equal(vk_ann_faiss.rows(self), N);
+		vk_ann_faiss.slots(self, in);
+		assert_true(is_in(in, 0, N));
+		check(self, kinds[k].factory, 1000, kinds[k].ef, kinds[k].floor, false);
+		vk_ann_faiss.close(self);
+		self = half_built(kinds[k].factory, had);
+		src.arg = &stopped;
+		b.stop = &stopped.stop;
+		assert_int_equal(vk_ann_faiss.resume_from(self, &src, &b, &err), VK_E_CANCELLED);
+		assert_true(vk_ann_faiss.partial(self));
+		vk_ann_faiss.close(self);
+		vk_bitmap_free(in);
+	}
+}
+
 static void test_ann_faiss_failing_build_is_said(void **state)
 {
 	(void)state;
@@ -247,6 +316,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ann_faiss_nominates_what_is_allowed),
 		cmocka_unit_test(test_ann_faiss_opens_what_it_saved),
+		cmocka_unit_test(test_ann_faiss_goes_on_with_a_half_built_one),
 		cmocka_unit_test(test_ann_faiss_failing_build_is_said),
 		cmocka_unit_test(test_ann_faiss_build_leaves_the_callers_priority),
 	};

@@ -32,7 +32,7 @@
 
 /* --- the moment --- */
 
-static atomic_int stop_at; /* at the fsync of this half-built file; 0: never */
+static atomic_int stop_at; /* at the fsync of this half-built file, until it is 0; 0: never */
 static atomic_int saves;
 static int reached[2];
 
@@ -50,7 +50,7 @@ int fsync(int fd)
 {
 	if (atomic_load(&stop_at) && is_half_built(fd) && atomic_fetch_add(&saves, 1) + 1 == atomic_load(&stop_at)) {
 		if (write(reached[1], "!", 1) != 1) _exit(7);
-		for (;;) pause();
+		while (atomic_load(&stop_at)) usleep(1000);
 	}
 	return (int)syscall(SYS_fsync, fd);
 }
@@ -203,18 +203,28 @@ static void live(const struct story *s)
 	kill(getpid(), SIGKILL);
 }
 
-static void tell(const struct story *s, int at)
+static void stop_builds(int at)
 {
-	int status;
 	assert_int_equal(pipe(reached), 0);
 	atomic_store(&saves, 0);
 	atomic_store(&stop_at, at);
-	pid_t pid = fork();
-	if (!pid) live(s);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
+static void let_builds_go(void)
+{
 	atomic_store(&stop_at, 0);
 	close(reached[0]);
 	close(reached[1]);
+}
+
+static void tell(const struct story *s, int at)
+{
+	int status;
+	stop_builds(at);
+	pid_t pid = fork();
+	if (!pid) live(s);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	let_builds_go();
 	if (!WIFSIGNALED(status)) fail_msg("%s: the child ended by itself: %d", s->kind->factory, WEXITSTATUS(status));
 }
 
@@ -474,6 +484,70 @@ static void test_ann_resume_of_signs_goes_on(void **state)
 	goes_on(&kinds[4]);
 }
 
+/* The parent's own build, gone on with, stands still at its first save. */
+static void stand_in_the_middle(struct world *w)
+{
+	world_make(w, &kinds[0], 130);
+	tell(&(struct story){.dir = w->path, .kind = w->kind, .part = w->part, .first = true}, 3);
+	uint32_t had = saved_labels(w->path, w->was);
+	stop_builds(1);
+	world_open(w);
+	struct pollfd p = {.fd = reached[0], .events = POLLIN};
+	assert_int_equal(poll(&p, 1, 60000), 1);
+	struct vk_ann_info at = info(w);
+	assert_int_equal(at.state, VK_ANN_BUILDING);
+	assert_true(had > 0 && at.done > had); /* what was there counts */
+	assert_in_range(at.total, w->kind->rows - w->changed, w->kind->rows);
+	assert_true(at.done < at.total);
+}
+
+static void test_ann_resume_is_cancelled_as_a_first_build(void **state)
+{
+	(void)state;
+	NEEDS_FAISS();
+	static struct world w;
+	char path[600];
+	stand_in_the_middle(&w);
+	struct vk_ann *ann = vk_collection_ann(w.c);
+	assert_int_equal(vk_ann_cancel(ann, 1), VK_OK);
+	let_builds_go();
+	assert_int_equal(vk_ann_wait(ann, 60000), VK_OK);
+	assert_int_equal(info(&w).state, VK_ANN_CANCELLED);
+	assert_false(info(&w).serving);
+	assert_false(part_path(w.path, path));
+	assert_int_equal(vk_ann_rebuild(ann, 1), VK_OK);
+	becomes_ready(&w, 1); /* the one that was cancelled */
+	assert_int_equal(info(&w).rows, w.live);
+	answers_well(&w);
+	ready_again_after_a_restart(&w);
+}
+
+static void *let_go_soon(void *arg)
+{
+	usleep(200000);
+	let_builds_go();
+	return arg;
+}
+
+static void test_ann_resume_goes_on_after_it_was_closed_in_the_middle(void **state)
+{
+	(void)state;
+	NEEDS_FAISS();
+	static struct world w;
+	pthread_t thread;
+	stand_in_the_middle(&w);
+	uint32_t had = saved_labels(w.path, w.was);
+	assert_int_equal(pthread_create(&thread, NULL, let_go_soon, NULL), 0);
+	world_close(&w); /* waits for the build to give up */
+	pthread_join(thread, NULL);
+	assert_true(saved_labels(w.path, w.was) > had); /* by the save that stood */
+	world_open(&w);
+	becomes_ready(&w, 1);
+	assert_int_equal(vk_view_run(w.c, NOW_MS, NULL, each_row_once, &w), VK_OK);
+	answers_well(&w);
+	ready_again_after_a_restart(&w);
+}
+
 /* Built from the beginning: of all that is there now, whatever was saved. */
 static void begins_again(struct world *w)
 {
@@ -536,6 +610,8 @@ int main(void)
 	    cmocka_unit_test(test_ann_resume_of_a_graph_goes_on_twice),
 	    cmocka_unit_test(test_ann_resume_of_codes_goes_on),
 	    cmocka_unit_test(test_ann_resume_of_signs_goes_on),
+	    cmocka_unit_test(test_ann_resume_is_cancelled_as_a_first_build),
+	    cmocka_unit_test(test_ann_resume_goes_on_after_it_was_closed_in_the_middle),
 	    cmocka_unit_test(test_ann_resume_of_a_damaged_file_begins_again),
 	    cmocka_unit_test(test_ann_resume_of_another_factory_begins_again),
 	    cmocka_unit_test(test_ann_resume_of_what_was_overtaken_begins_again),
