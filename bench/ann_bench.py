@@ -48,7 +48,8 @@ class Own:
 
     @staticmethod
     def grid(meta):
-        return [{"profile": p} for p in ("s8", "s4", "p8") if p != "p8" or meta["d"] >= 384]
+        other = 64 if meta["d"] <= 200 else 32  # than the default degree
+        return [{"profile": p} for p in ("s8", "s4", "p8") if p != "p8" or meta["d"] >= 384] + [{"profile": "s8", "degree": other}]
 
     @staticmethod
     def searches(config):

@@ -275,6 +275,7 @@ static bool wants_build(struct turn *t)
 	if (!s->gen) return t->rows >= s->plan.rows_min;
 	s->gen->ops->about(s->gen->self, &about);
 	note_changes(t);
+	if (about.lost) vk_log(VK_LOG_ERROR, "%s: pages of the index of set %u cannot be read, it is built anew", t->ann->dir, s->set);
 	return !vk_gen_is_of(s->gen, &s->plan) || too_far(t) || about.wants_rebuild;
 }
 

@@ -15,6 +15,9 @@
  * Threads: any number search while one grows (vk_graph_put, _del, _consolidate are one thread's at a time); nobody waits
  * for anybody. A search sees each node's edges torn at worst between two right states. vk_graph_build() has the graph to itself.
  *
+ * A file that cannot be read while it is still searched from its pages (before vk_graph_promote) ends no process: zeros take a page's
+ * place (store/patch.h), the stats say `lost`, and it is to be built anew.
+ *
  * Units: bytes, rows, nodes. Errors: VK_E_NOMEM, VK_E_NO_SPACE (capacity), VK_E_CANCELLED (stop), VK_E_CORRUPT and VK_E_IO (files).
  */
 #ifndef VK_INDEX_GRAPH_H
@@ -136,6 +139,7 @@ struct vk_graph_stats {
 	double code_error;             /* mean of ||x - x^|| / ||x|| of what was put since the build; 0: nothing */
 	double code_error_built;       /* the same, of the build: drift shows */
 	uint64_t coded;                /* rows that were put since the build */
+	bool lost;                     /* pages of its file could not be read: it nominates worse, and cannot be saved */
 };
 void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out);
 uint32_t vk_graph_live(const struct vk_graph *g);    /* rows; cheap, as the next two */

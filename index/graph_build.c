@@ -363,6 +363,7 @@ enum vk_status vk_graph_build_resume(struct vk_graph *g, const struct vk_graph_b
 	st = build_begin(&b, g, o);
 	if (!st) st = connect_all(&b, err);
 	build_end(&b);
+	if (!st && atomic_load(&g->lost)) st = vk_fail(err, VK_E_CORRUPT, "pages of the graph could not be read from its file");
 	return told(st, err);
 }
 

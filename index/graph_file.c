@@ -28,6 +28,7 @@
 #include "index/graph_internal.h"
 #include "simd/crc32c.h"
 #include "store/file.h"
+#include "store/patch.h"
 
 #define VERSION 1u
 #define ENDIAN 0x01020304u
@@ -220,6 +221,7 @@ enum vk_status vk_graph_save(struct vk_graph *g, const char *path, uint64_t sequ
 	if (w.fd < 0) return failed(err, tmp);
 	struct head h = head_of(g, sequence, tag);
 	enum vk_status st = put_all(&w, g, &h);
+	if (!st && atomic_load(&g->lost)) st = vk_fail(err, VK_E_CORRUPT, "pages of the graph could not be read from its file");
 	if (close(w.fd) && !st) st = failed(err, tmp);
 	if (!st && rename(tmp, path)) st = failed(err, path);
 	if (st) {
@@ -368,6 +370,7 @@ static enum vk_status map_section(struct reader *r, struct vk_graph *g, int sect
 	void *at = mmap(s->p, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, r->fd, (off_t)p->offset);
 	if (at == MAP_FAILED) return failed(r->err, r->path);
 	s->mapped = bytes;
+	(void)vk_patch_add(s->p, bytes, &g->lost); /* unwatched it serves, too */
 	return section < CHECKED ? judge_section(r, section, s->p) : VK_OK;
 }
 
@@ -543,6 +546,7 @@ static enum vk_status promote(struct vk_graph_slab *s)
 		size_t from = end > PIECE ? (end - 1 + skew) / PIECE * PIECE - skew : 0;
 		if (!promote_piece(s, from, end)) return VK_E_NOMEM;
 		end = from;
+		if (!from) vk_patch_remove(s->p); /* memory now */
 		if (from < s->mapped) s->mapped = from;
 	}
 	return VK_OK;

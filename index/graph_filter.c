@@ -79,7 +79,8 @@ bool vk_walk_emit(struct vk_walk *w, uint64_t key)
 			q->label[q->n] = label;
 			q->near[q->n++] = vk_pool_near(key);
 		}
-		if (!chained || !w->chain_steps--) break;
+		if (!chained || !w->chain_steps) break;
+		w->chain_steps--;
 		node = chain_of(w->g, node);
 	}
 	return q->n < q->want;

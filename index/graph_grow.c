@@ -297,6 +297,7 @@ enum vk_status vk_graph_put(struct vk_graph *g, uint32_t label, const float *row
 	struct vk_grow *w = vk_grow_of(g);
 	uint32_t old = vk_graph_node_of(g, label), node;
 	if (!w) return VK_E_NOMEM;
+	if (atomic_load(&g->lost)) return VK_E_CORRUPT;
 	float *floats = vk_graph_scratch_floats(w->scratch);
 	memset(w->code, 0, g->code.stride);
 	note_error(g, vk_graph_encode(g, row, floats, w->code));
@@ -359,7 +360,9 @@ static void repair_around(struct vk_graph *g, uint32_t x)
 /* The first of a chain stands for the others: one of them gives it its label and goes in its stead. */
 static bool hand_over(struct vk_graph *g, struct vk_grow *w, uint32_t node)
 {
-	for (uint32_t at = *vk_graph_chain_at(g, node); at != VK_GRAPH_NONE; at = *vk_graph_chain_at(g, at)) {
+	uint32_t steps = atomic_load_explicit(&g->n, memory_order_relaxed); /* a damaged chain may be a ring */
+	for (uint32_t at = *vk_graph_chain_at(g, node); at != VK_GRAPH_NONE && steps--; at = *vk_graph_chain_at(g, at)) {
+		if (at >= g->conf.capacity) break;
 		if (vk_graph_is_dead(g, at)) continue;
 		uint32_t label = *vk_graph_label_at(g, at);
 		vk_graph_set_dead(g, at, true);
@@ -384,6 +387,7 @@ enum vk_status vk_graph_del(struct vk_graph *g, uint32_t label)
 	struct vk_grow *w = vk_grow_of(g);
 	uint32_t node = vk_graph_node_of(g, label);
 	if (!w) return VK_E_NOMEM;
+	if (atomic_load(&g->lost)) return VK_E_CORRUPT;
 	if (node == VK_GRAPH_NONE) return VK_E_NOT_FOUND;
 	enum vk_status st = vk_graph_bind(g, label, VK_GRAPH_NONE);
 	if (!st) kill_node(g, w, node);

@@ -104,6 +104,7 @@ struct vk_graph {
 	double error_sum, error_built;
 	uint64_t error_n;
 	atomic_uint prefetch;      /* ahead << 16 | lines */
+	atomic_bool lost;          /* a page of the file could not be read: what stands there is zeros */
 	/* growing */
 	uint32_t *spare;           /* places that may be given again */
 	uint32_t spare_n, spare_cap;

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "store/patch.h"
+
 #define CAPACITY_DEFAULT (1u << 26)
 #define CAPACITY_LEAST 1024u
 #define DIMS_MAX 65536u /* 255 * 128 * dims fits 31 bits */
@@ -22,6 +24,7 @@
 
 static void slab_drop(struct vk_graph_slab *s)
 {
+	if (s->mapped) vk_patch_remove(s->p);
 	if (s->p) munmap(s->p, s->reserved);
 	*s = (struct vk_graph_slab){0};
 }
@@ -228,4 +231,5 @@ void vk_graph_stats(const struct vk_graph *g, struct vk_graph_stats *out)
 	    .coded = __atomic_load_n(&g->error_n, __ATOMIC_RELAXED),
 	};
 	out->live = n - out->dead;
+	out->lost = atomic_load(&g->lost);
 }

@@ -97,8 +97,8 @@ bool vk_grow_doomed(const struct vk_grow *w, uint32_t node)
 
 static void mend_chain(struct vk_graph *g, struct vk_grow *w, uint32_t node)
 {
-	uint32_t *link = vk_graph_chain_at(g, node), at;
-	while ((at = *link) != VK_GRAPH_NONE) {
+	uint32_t *link = vk_graph_chain_at(g, node), at, steps = w->end; /* a damaged chain may be a ring */
+	while ((at = *link) != VK_GRAPH_NONE && at < g->conf.capacity && steps--) {
 		if (is_doomed(w, at)) {
 			__atomic_store_n(link, *vk_graph_chain_at(g, at), __ATOMIC_RELEASE);
 			__atomic_fetch_sub(&g->chained_n, 1, __ATOMIC_RELAXED);
@@ -258,6 +258,7 @@ enum vk_status vk_graph_consolidate_step(struct vk_graph *g, uint32_t budget)
 {
 	struct vk_grow *w = vk_grow_of(g);
 	if (!w) return VK_E_NOMEM;
+	if (atomic_load(&g->lost)) return VK_E_CORRUPT;
 	vk_grow_reap(g, w);
 	if (!w->mending) {
 		if (!worth_it(g, w)) return VK_OK;

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "store/kv_internal.h"
+#include "store/patch.h"
 
 /* One per thread; read in the handler, so it must not be allocated lazily. */
 static __thread struct vk_guard *innermost __attribute__((tls_model("initial-exec")));
@@ -38,6 +39,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		innermost = g;
 		siglongjmp(g->jump, 1);
 	}
+	if (vk_patch_fault((uintptr_t)info->si_addr)) return; /* the access is made again */
 	if (before.sa_flags & SA_SIGINFO) {
 		before.sa_sigaction(sig, info, context);
 	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {

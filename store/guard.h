@@ -8,6 +8,8 @@
  *  - a view begun outside stays good and is ended outside, as always; one begun inside and not ended is ended for it.
  * The environment is `broken` from then on: reads go on (each may fault again), writes are refused.
  *
+ * Memory of store/patch.h mends itself and needs no guard.
+ *
  * Each thread that reads needs its own guard (a scan's workers, too); it costs some 20 ns. Guards nest, also over different
  * environments. A fault anywhere else, and one of the writer's thread, takes the action that it took before: it ends the
  * process. (The writer looks at the file's size before each transaction, so that a file cut short does not come to that.)

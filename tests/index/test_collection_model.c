@@ -825,8 +825,7 @@ static void world_open(struct world *w)
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STEPS 3000
-#define APPROXIMATE_LEAST 0 /* the index's worker may never come level with a writer that waits for nothing */
+#define STEPS 3000 /* the index's worker may never come level here with a writer that waits for nothing */
 #else
 #define STEPS 29000 /* 100,000 operations */
 #define APPROXIMATE_LEAST 100
@@ -843,7 +842,9 @@ static void test_collection_random_operations_agree_with_the_model(void **state)
 	same_now(w);
 	step_follow(w);
 	collection_check(w->c, w->scratch);
+#ifdef APPROXIMATE_LEAST
 	assert_true(w->approximate >= APPROXIMATE_LEAST);
+#endif
 	print_message("%llu operations, %llu lists refused, %llu approximate answers, %.1f s\n", (unsigned long long)w->ops,
 		      (unsigned long long)w->refused, (unsigned long long)w->approximate, (double)(vk_mono_ms() - start) / 1000);
 	end_views(w);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "index/graph_internal.h"
+#include "store/guard.h"
 #include "tests/index/graph_gen.h"
 
 #define K 10u
@@ -330,6 +331,75 @@ static void test_file_build_that_was_cut_off_goes_on_to_the_same_bytes(void **st
 	}
 }
 
+/* --- pages that cannot be read --- */
+
+static void assert_lost(struct vk_graph *g)
+{
+	struct vk_graph_stats s;
+	struct vk_error err;
+	vk_graph_stats(g, &s);
+	assert_true(s.lost);
+	assert_int_equal(vk_graph_save(g, path_of("lost"), 1, tag_in, &err), VK_E_CORRUPT);
+}
+
+/* Cut anywhere behind its head while it is mapped, it is searched, grown, checked and promoted without harm, and known to be lost. */
+static void test_file_cut_short_while_it_is_mapped_is_lost_and_no_more(void **state)
+{
+	(void)state;
+	struct gen_rows r = gen_rows(GEN_DUPLICATES, 4000, 32, VK_METRIC_L2, 7);
+	struct vk_graph *g = build(&r, r.n - 100, VK_METRIC_L2, VK_GRAPH_S8);
+	struct vk_error err;
+	vk_guard_install(); /* cmocka sets its own handler for each test */
+	assert_int_equal(vk_graph_save(g, path_of("whole"), 1, tag_in, &err), VK_OK);
+	vk_graph_free(g);
+	struct bytes b = read_all(path_of("whole"));
+	uint64_t rng = 8;
+	for (uint32_t round = 0; round < 40; round++) {
+		off_t left = (off_t)(4096 * (1 + vk_rng(&rng) % (b.n / 4096 - 1)));
+		write_all(path_of("lost"), b.p, b.n);
+		assert_int_equal(open_at(path_of("lost"), &g, &err), VK_OK);
+		assert_int_equal(truncate(path_of("lost"), left), 0);
+		struct vk_graph_scratch *s = vk_graph_scratch_take(g);
+		uint32_t label[K];
+		float near[K];
+		for (uint32_t i = 0; i < 50; i++) ask(g, s, gen_at(&r, r.n - 1 - i), label, near);
+		vk_graph_scratch_give(g, s);
+		for (uint32_t i = 0; i < 50; i++) {
+			enum vk_status put = vk_graph_put(g, r.n - 1 - i, gen_at(&r, r.n - 1 - i)), del = vk_graph_del(g, i * 7);
+			assert_true((put == VK_OK || put == VK_E_CORRUPT) && (del == VK_OK || del == VK_E_CORRUPT));
+		}
+		(void)vk_graph_consolidate_step(g, 100000);
+		(void)vk_graph_check(g, &err);
+		assert_int_equal(vk_graph_promote(g), VK_OK); /* touches every page */
+		assert_lost(g);
+		assert_int_equal(vk_graph_put(g, 9000, gen_at(&r, 0)), VK_E_CORRUPT);
+		vk_graph_free(g);
+	}
+	free(b.p);
+	free(r.row);
+}
+
+static void test_file_half_built_and_cut_short_does_not_go_on(void **state)
+{
+	(void)state;
+	struct gen_rows r = gen_rows(GEN_CLUSTERED, 4000, 32, VK_METRIC_L2, 9);
+	struct vk_graph_conf c = {.dims = 32, .metric = VK_METRIC_L2, .profile = VK_GRAPH_S8, .capacity = 4096, .level = vk_cpu_best()};
+	struct cut cut = {path_of("part"), 0, 2};
+	struct vk_graph_source src = {.n = r.n, .row = row_of, .arg = &r};
+	struct vk_graph_build_opts o = {.threads = 2, .between = save_and_stop, .arg = &cut}, plain = {.threads = 2};
+	struct vk_graph *g;
+	struct vk_error err;
+	vk_guard_install();
+	assert_int_equal(vk_graph_new(&c, &g, &err), VK_OK);
+	assert_int_equal(vk_graph_build(g, &src, &o, &err), VK_E_CANCELLED);
+	vk_graph_free(g);
+	assert_int_equal(open_at(path_of("part"), &g, &err), VK_OK);
+	assert_int_equal(truncate(path_of("part"), 4096 * 20), 0);
+	assert_int_equal(vk_graph_build_resume(g, &plain, &err), VK_E_CORRUPT);
+	vk_graph_free(g);
+	free(r.row);
+}
+
 /* --- promotion --- */
 
 struct searcher {
@@ -411,7 +481,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"a", "whole", "cut", "flip", "noise", "part", "p"};
+	static const char *const names[] = {"a", "whole", "cut", "flip", "noise", "part", "lost", "p"};
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) unlink(path_of(names[i]));
 	return rmdir(dir); /* fails when a temporary file was left */
 }
@@ -426,6 +496,8 @@ int main(void)
 	    cmocka_unit_test(test_file_any_flipped_bit_is_refused_or_harmless_and_scrubbed),
 	    cmocka_unit_test(test_file_mapped_sections_of_noise_are_searched_without_harm),
 	    cmocka_unit_test(test_file_build_that_was_cut_off_goes_on_to_the_same_bytes),
+	    cmocka_unit_test(test_file_cut_short_while_it_is_mapped_is_lost_and_no_more),
+	    cmocka_unit_test(test_file_half_built_and_cut_short_does_not_go_on),
 	    cmocka_unit_test(test_file_promotion_under_searches_changes_no_answer),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
