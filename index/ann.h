@@ -89,7 +89,8 @@ struct vk_ann_ask {
 struct vk_ann_about {
 	uint64_t rows, dead, bytes; /* bytes: of hot memory */
 	char detail[160];           /* "s8, degree 64", "IVF1024,PQ32" */
-	bool wants_rebuild;         /* drifted or worn: a new generation would be better */
+	bool wants_rebuild;         /* drifted, worn or lost: a new generation would be better */
+	bool lost;                  /* pages of its file cannot be read */
 };
 struct vk_ann_ops {
 	const char *name; /* also the file name's end */

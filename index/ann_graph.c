@@ -172,7 +172,8 @@ static void about(const void *self, struct vk_ann_about *out)
 	snprintf(out->detail, sizeof out->detail, "%s, degree %u", vk_graph_profile_names[s.profile], s.degree);
 	/* A few odd rows are no drift. */
 	bool drifted = s.code_error > DRIFT * s.code_error_built && s.code_error_built > 0 && s.coded > s.live / DRIFT_PART;
-	out->wants_rebuild = s.live > REBUILD_ROWS && (drifted || s.dead > s.live);
+	out->lost = s.lost;
+	out->wants_rebuild = s.lost || (s.live > REBUILD_ROWS && (drifted || s.dead > s.live));
 }
 
 const struct vk_ann_ops vk_ann_graph = {.name = "graph", .grows = true, .calibrates = true, .build = build, .resume = resume,
