@@ -256,11 +256,13 @@ static bool allowed(const struct vk_ann_ask *ask, uint32_t slot)
 }
 
 /* What FAISS found, less what is not allowed. */
-static void take(struct vk_ann_ask *ask, const struct vk_faiss *f, const uint32_t *label, uint32_t found)
+static void take(struct vk_ann_ask *ask, const uint32_t *label, uint32_t found)
 {
 	for (uint32_t i = 0; i < found && ask->n < ask->want; i++)
 		if (allowed(ask, label[i])) ask->slot[ask->n++] = label[i];
-	ask->gave_up = ask->n < ask->want && ask->n < (ask->allow ? ask->allow_count : vk_faiss_rows(f));
+	/* Behind a filter the lists looked at may hold few that are allowed, and the nearest lie elsewhere. Without one it is the width
+	 * that was measured; who gets fewer than asked for sees that itself. */
+	ask->gave_up = ask->allow && ask->n < ask->want && ask->n < ask->allow_count;
 }
 
 static uint64_t visited(const struct vk_faiss *f, uint32_t nprobe, uint32_t k)
@@ -290,7 +292,7 @@ static enum vk_status nominate(void *self, struct vk_ann_ask *ask)
 	if (q.nprobe > VK_FAISS_NPROBE_MAX) q.nprobe = VK_FAISS_NPROBE_MAX;
 	if (q.ef > VK_FAISS_WIDE_MAX) q.ef = VK_FAISS_WIDE_MAX;
 	enum vk_status st = vk_faiss_search(f, &q, NULL, NULL);
-	if (!st) take(ask, f, label, found);
+	if (!st) take(ask, label, found);
 	ask->visited = visited(f, q.nprobe, k);
 	if (label != few_labels) free(label);
 	return st;
