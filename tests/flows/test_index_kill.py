@@ -74,7 +74,7 @@ def test_a_build_that_is_killed_is_gone_on_with_or_begun_anew(serve, rng):
     check_level(server, there)
     check_files(server, 1)
     check_answers(server, rows, there, rng)
-    assert recall(server, rows[:30], check=False) >= 0.95
+    assert recall(server, rows[:30], check=False) >= 0.9
 
 
 class Writer(threading.Thread):
@@ -158,7 +158,7 @@ def test_an_index_that_follows_writes_survives_kills(serve, rng):
         check_files(server, 1)
     print(f"{total} requests acknowledged in {ROUNDS} rounds, {behind} starts were behind")
     assert total > 3 * ROUNDS and behind
-    assert recall(server, rows[:30], check=False) >= 0.93
+    assert recall(server, rows[:30], check=False) >= 0.9
 
 
 def sections(size):
