@@ -412,12 +412,13 @@ static enum vk_status load_small(struct reader *r, struct vk_graph *g)
 	return st;
 }
 
-/* Labels are read once, in order; a few milliseconds a million. */
+/* Labels and chains are read once, in order; a few milliseconds a million. */
 static enum vk_status bind_labels(struct reader *r, struct vk_graph *g)
 {
 	for (uint32_t i = 0; i < r->h.n; i++)
 		if (!vk_graph_is_dead(g, i) && vk_graph_bind(g, *vk_graph_label_at(g, i), i))
 			return corrupt(r->err, r->path, "its labels");
+	if (r->h.chained_n) vk_graph_chains_find(g, r->h.n);
 	return VK_OK;
 }
 

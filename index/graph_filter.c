@@ -7,8 +7,9 @@
  *
  * plain    every neighbour is scored and walked through; only allowed ones answer. For filters that let much through.
  * two hop  (ACORN-1) only allowed nodes are scored: an expanded node's allowed neighbours, then those of the others, up to a list
- *          full. Distances are spent on what may answer; edges are cheap. For filters in between; where few are allowed the caller
- *          scans them.
+ *          full. Distances are spent on what may answer. Thousands of edges a step are looked at, so who may answer is laid out as a
+ *          bit a node first (`may`, 2 ns an allowed label; asking each edge's label, then the filter, took two thirds of such a
+ *          walk) and cleared as nodes are met; only behind a chain's first one looks. For filters in between; where few are allowed the caller scans them.
  *
  * Chains: a node answers for all rows of its code. With a filter a chain is walked to see whether any of it is allowed; a query
  * may take VK_WALK_CHAIN such steps in all (a million equal rows behind a filter are the caller's to scan).
@@ -17,6 +18,9 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define WAYS_AHEAD 4 /* lists of four or more lines: what the core can wait for at once */
 
 /* --- who may answer --- */
 
@@ -138,18 +142,63 @@ static inline void bits_add(struct vk_graph_scratch *s, uint32_t node)
 	*word |= (uint64_t)1 << (node % 64);
 }
 
+/* --- who may answer, node by node --- */
+
+static enum vk_status may_room(struct vk_graph_scratch *s, uint32_t n)
+{
+	size_t words = ((size_t)n + 63) / 64;
+	if (words <= s->may_words) return VK_OK;
+	words += words / 4;
+	uint64_t *more = malloc(words * sizeof *more);
+	if (!more) return VK_E_NOMEM;
+	free(s->may);
+	s->may = more;
+	s->may_words = words;
+	return VK_OK;
+}
+
+static inline uint64_t chains(const struct vk_graph *g, size_t word)
+{
+	return __atomic_load_n((const uint64_t *)(const void *)g->chains.p + word, __ATOMIC_RELAXED);
+}
+
+/* The allowed labels' nodes; and every chain's first, for whom somebody behind it may answer. */
+static enum vk_status may_begin(const struct vk_walk *w, uint64_t **may)
+{
+	const struct vk_graph_query *q = w->q;
+	enum vk_status st = may_room(w->s, w->n);
+	if (st) return st;
+	*may = w->s->may;
+	for (size_t word = 0; word < ((size_t)w->n + 63) / 64; word++) (*may)[word] = chains(w->g, word);
+	for (uint64_t word = 0; word < (q->allow_n + 63) / 64; word++) {
+		for (uint64_t left = q->allow[word]; left; left &= left - 1) {
+			uint64_t label = word * 64 + (uint64_t)__builtin_ctzll(left);
+			uint32_t node = label < q->allow_n ? vk_graph_node_of(w->g, (uint32_t)label) : VK_GRAPH_NONE;
+			if (node < w->n) (*may)[node / 64] |= (uint64_t)1 << (node % 64);
+		}
+	}
+	return VK_OK;
+}
+
 /* --- the walk --- */
 
 struct wide {
 	struct vk_walk *w;
 	struct vk_pool_deep *front, *best; /* best NULL: front answers */
 	bool two_hop;
+	uint64_t *may; /* two_hop: bits, not met and may answer; else NULL */
 	uint32_t list[VK_WALK_LIST], list_n;
 };
 
-static inline void list_take(struct wide *x, uint32_t node)
+static inline void meet(struct wide *x, uint32_t node)
 {
 	bits_add(x->w->s, node);
+	if (x->may) x->may[node / 64] &= ~((uint64_t)1 << (node % 64));
+}
+
+static inline void list_take(struct wide *x, uint32_t node)
+{
+	meet(x, node);
 	x->list[x->list_n++] = node;
 }
 
@@ -168,6 +217,16 @@ static void gather_plain(struct wide *x, uint32_t node)
 	}
 }
 
+/* Not met and may answer. */
+static inline bool wanted(struct wide *x, uint32_t node)
+{
+	uint64_t bit = (uint64_t)1 << (node % 64);
+	if (!(x->may[node / 64] & bit)) return false;
+	if (!(chains(x->w->g, node / 64) & bit) || answers(x->w, node)) return true;
+	x->may[node / 64] &= ~bit;
+	return false;
+}
+
 /* Neighbours that may answer go on the list; the others that were not walked through before are the ways on. */
 static uint32_t gather_ways(struct wide *x, uint32_t node, uint32_t *way)
 {
@@ -176,13 +235,11 @@ static uint32_t gather_ways(struct wide *x, uint32_t node, uint32_t *way)
 	for (uint32_t i = 0; i < degree && x->list_n < VK_WALK_LIST; i++) {
 		uint32_t id = vk_walk_edge(edge, i);
 		if (id == VK_GRAPH_NONE) break;
-		if (!edge_ok(x->w, id) || bits_has(x->w->s, id)) continue;
-		if (answers(x->w, id)) {
+		if (!edge_ok(x->w, id)) continue;
+		if (wanted(x, id))
 			list_take(x, id);
-		} else {
-			vk_walk_fetch_edges(x->w, id);
+		else if (!bits_has(x->w->s, id))
 			way[ways++] = id;
-		}
 	}
 	return ways;
 }
@@ -191,13 +248,15 @@ static void gather_two_hop(struct wide *x, uint32_t node)
 {
 	uint32_t way[VK_GRAPH_DEGREE_MAX], degree = x->w->g->conf.degree, ways = gather_ways(x, node, way);
 	uint32_t limit = 2 * degree < VK_WALK_LIST ? 2 * degree : VK_WALK_LIST;
+	for (uint32_t k = 0; k < ways && k < WAYS_AHEAD; k++) vk_walk_fetch_edges(x->w, way[k]);
 	for (uint32_t k = 0; k < ways && x->list_n < limit; k++) {
 		const uint32_t *edge = vk_graph_edges_at(x->w->g, way[k]);
+		if (k + WAYS_AHEAD < ways) vk_walk_fetch_edges(x->w, way[k + WAYS_AHEAD]);
 		bits_add(x->w->s, way[k]);
 		for (uint32_t i = 0; i < degree && x->list_n < limit; i++) {
 			uint32_t id = vk_walk_edge(edge, i);
 			if (id == VK_GRAPH_NONE) break;
-			if (edge_ok(x->w, id) && !bits_has(x->w->s, id) && answers(x->w, id)) list_take(x, id);
+			if (edge_ok(x->w, id) && wanted(x, id)) list_take(x, id);
 		}
 	}
 }
@@ -253,7 +312,7 @@ static void walk(struct wide *x)
 	uint32_t seeds = vk_walk_seeds(w, seed);
 	uint64_t budget = w->q && w->q->visit_max ? w->q->visit_max : UINT64_MAX, key;
 	for (uint32_t i = 0; i < seeds; i++) {
-		bits_add(w->s, seed[i].node);
+		meet(x, seed[i].node);
 		offer(x, seed[i].node, seed[i].near);
 	}
 	seeds_named(x);
@@ -296,6 +355,7 @@ enum vk_status vk_walk_wide(struct vk_walk *w, uint32_t ef, bool live_only, bool
 	enum vk_status st = deep_begin(x.front, &s->front_max, x.best ? VK_GRAPH_EF_MAX : ef);
 	if (!st && x.best) st = deep_begin(x.best, &s->best_max, ef);
 	if (!st) st = bits_begin(s, w->n);
+	if (!st && x.two_hop) st = may_begin(w, &x.may);
 	if (st) return st;
 	walk(&x);
 	bits_end(s);

@@ -263,6 +263,7 @@ static void chain_behind(struct vk_graph *g, uint32_t first, uint32_t node)
 {
 	uint32_t next = __atomic_load_n(vk_graph_chain_at(g, first), __ATOMIC_RELAXED);
 	__atomic_store_n(vk_graph_chain_at(g, node), next, __ATOMIC_RELAXED);
+	vk_graph_chains_note(g, first);
 	__atomic_store_n(vk_graph_chain_at(g, first), node, __ATOMIC_RELEASE);
 	__atomic_fetch_add(&g->chained_n, 1, __ATOMIC_RELAXED);
 }

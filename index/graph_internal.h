@@ -92,6 +92,7 @@ struct vk_graph {
 	struct vk_graph_slab chain;   /* u32: next node with the same code, VK_GRAPH_NONE the last */
 	struct vk_graph_slab in;      /* u16 saturating: edges that name the node (chained nodes: 0) */
 	struct vk_graph_slab dead;    /* bits, u64 words: stride counts 8 bytes for 64 nodes */
+	struct vk_graph_slab chains;  /* bits like dead's: rows hang behind it, or did; not in the file */
 	struct vk_graph_slab node_of; /* u32 a label: its live node + 1, 0 none. Grown by labels, not nodes; rebuilt at open */
 	atomic_uint n;             /* nodes */
 	uint32_t labels;           /* labels that node_of holds */
@@ -140,6 +141,8 @@ static inline bool vk_graph_is_dead(const struct vk_graph *g, uint32_t node)
 }
 void vk_graph_set_dead(struct vk_graph *g, uint32_t node, bool dead); /* keeps dead_n, too */
 /* Live node of a label, VK_GRAPH_NONE: none. */
+void vk_graph_chains_note(struct vk_graph *g, uint32_t first); /* before something is hung behind it */
+void vk_graph_chains_find(struct vk_graph *g, uint32_t n);     /* of a graph that is being read */
 uint32_t vk_graph_node_of(const struct vk_graph *g, uint32_t label);
 enum vk_status vk_graph_bind(struct vk_graph *g, uint32_t label, uint32_t node); /* node VK_GRAPH_NONE: unbind. Grows node_of */
 /* Sections of a graph whose conf, codec and code_dims stand; what it had before is dropped (a builder that chose another profile).

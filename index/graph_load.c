@@ -144,6 +144,7 @@ static enum vk_status chain_equals(struct load *l)
 			at = (at + 1) & (slots - 1);
 		if (table[at] != VK_GRAPH_NONE) {
 			*vk_graph_chain_at(g, i) = table[at];
+			vk_graph_chains_note(g, i);
 			g->chained_n++;
 		}
 		table[at] = i;

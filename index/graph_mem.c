@@ -47,6 +47,7 @@ static void sections_drop(struct vk_graph *g)
 	slab_drop(&g->chain);
 	slab_drop(&g->in);
 	slab_drop(&g->dead);
+	slab_drop(&g->chains);
 	slab_drop(&g->node_of);
 }
 
@@ -58,6 +59,7 @@ static bool sections_take(struct vk_graph *g, size_t nodes, size_t labels)
 		   slab_take(&g->chain, sizeof(uint32_t), nodes, false) &&
 		   slab_take(&g->in, sizeof(uint16_t), nodes, false) &&
 		   slab_take(&g->dead, sizeof(uint64_t), (nodes + 63) / 64, false) &&
+		   slab_take(&g->chains, sizeof(uint64_t), (nodes + 63) / 64, false) &&
 		   slab_take(&g->node_of, sizeof(uint32_t), labels, false);
 	if (!had) sections_drop(g);
 	return had;
@@ -86,6 +88,17 @@ void vk_graph_set_dead(struct vk_graph *g, uint32_t node, bool dead)
 			       : __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
 	if (dead && !(before & bit)) __atomic_fetch_add(&g->dead_n, 1, __ATOMIC_RELAXED);
 	if (!dead && (before & bit)) __atomic_fetch_sub(&g->dead_n, 1, __ATOMIC_RELAXED);
+}
+
+void vk_graph_chains_note(struct vk_graph *g, uint32_t first)
+{
+	__atomic_fetch_or((uint64_t *)(void *)g->chains.p + first / 64, (uint64_t)1 << (first % 64), __ATOMIC_RELEASE);
+}
+
+void vk_graph_chains_find(struct vk_graph *g, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (*vk_graph_chain_at(g, i) != VK_GRAPH_NONE) vk_graph_chains_note(g, i);
 }
 
 static uint32_t *node_of_at(const struct vk_graph *g, uint32_t label)

@@ -52,6 +52,7 @@ static void scratch_free(struct vk_graph_scratch *s)
 	vk_pool_deep_free(&s->best);
 	free(s->bits);
 	free(s->touched);
+	free(s->may);
 	free(s->emitted);
 	free(s);
 }

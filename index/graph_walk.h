@@ -33,6 +33,8 @@ struct vk_graph_scratch {
 	uint64_t *bits;
 	size_t bits_words;
 	uint32_t *touched, touched_n;
+	uint64_t *may; /* a two-hop walk's */
+	size_t may_words;
 	/* the answer's nodes */
 	uint32_t *emitted, emitted_max;
 };

@@ -376,6 +376,7 @@ static void chain_up(struct world *w, uint32_t first, uint32_t copies)
 		uint32_t node = atomic_load(&w->g->n);
 		gu_node(w->g, w->row + (size_t)first * DIMS, 3 * node);
 		assert_true(vk_graph_same_code(w->g, first, vk_graph_code_at(w->g, node)));
+		vk_graph_chains_note(w->g, last);
 		*vk_graph_chain_at(w->g, last) = node;
 		last = node;
 		w->g->chained_n++;
