@@ -11,6 +11,8 @@
     status                   what is there, what is missing
     embed SECONDS            some more of the real texts' vectors; exit 75: there are more
 
+LIBRARY:CONFIG (own:s8, hnswlib:M16) is one config of its grid, by its name in the tables or how that begins.
+
 Every step is one process that leaves one file under .cache/bench/ann/results, and what is there is not done again: any of this may
 be stopped at any time. A build that does not end within BENCH_ANN_BUDGET_S is given up, and that is a result, too.
 """
@@ -36,6 +38,7 @@ BUILD = pathlib.Path(os.environ.get("VECKEEP_BUILD", ROOT / "build")).resolve()
 BUDGET_S = float(os.environ.get("BENCH_ANN_BUDGET_S", 3600))
 ROUNDS = int(os.environ.get("BENCH_ANN_ROUNDS", 3))
 POINT_S = float(os.environ.get("BENCH_ANN_POINT_S", 0.5))
+ALONE = os.environ.get("BENCH_ANN_ALONE", "1") != "0"
 SETS = os.environ.get("BENCH_ANN_SETS", "glove mnist text synthetic").replace(",", " ").split()
 CORES = sorted(os.sched_getaffinity(0))
 OVER = 75  # embed's exit: there is more to do
@@ -282,8 +285,14 @@ def round_of(case, r):
 
 # ---- commands ----
 
-def cases(data, libraries):
-    return [Case(data, x, c) for x in libraries for c in LIBRARIES[x].grid(data.meta)]
+def cases(data, words):
+    """Of every word the library's whole grid, or what it names of it."""
+    every = []
+    for word in words:
+        library, _, config = word.partition(":")
+        grid = [Case(data, library, c) for c in LIBRARIES[library].grid(data.meta)]
+        every += [c for c in grid if c.name == config] or [c for c in grid if c.name.startswith(config)]
+    return every
 
 
 def attempt(step, *args):
@@ -301,8 +310,9 @@ def builds(data, libraries):
     every = cases(data, libraries)
     for case in every:
         attempt(build, case)
-    for x in libraries:
-        attempt(build_alone, next(c for c in every if c.library == x))
+    if ALONE:
+        for x in dict.fromkeys(c.library for c in every):
+            attempt(build_alone, next(c for c in every if c.library == x))
 
 
 def rounds(data, libraries):
@@ -338,7 +348,7 @@ def main():
     elif o.verb == "embed":
         sys.exit(0 if ann_data.embed(*o.words[:1]) else OVER)
     elif o.verb in ("build", "run", "again"):
-        if not o.words or any(x not in LIBRARIES for x in o.words[1:]):
+        if not o.words or any(x.partition(":")[0] not in LIBRARIES for x in o.words[1:]):
             sys.exit(f"{o.verb} SET [LIBRARY...]; there are {' '.join(LIBRARIES)}")
         data, libraries = ann_data.ensure(o.words[0]), o.words[1:] or list(LIBRARIES)
         if o.verb == "again":
