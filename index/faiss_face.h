@@ -1,6 +1,6 @@
 /*
- * The face of vk_faiss.so: what C may ask of FAISS, one const table of functions. faiss_face.cpp is the only file that
- * includes FAISS's headers; index/faiss.c is the only one that calls this table. Everybody else reads index/faiss.h.
+ * The face of vk_faiss.so: what C may ask of FAISS, one const table of functions. faiss_face*.cpp are the only files
+ * that include FAISS's headers; index/faiss.c is the only one that calls this table. Everybody else reads index/faiss.h.
  *
  * FAISS is C++ that throws, has threads of its own (OpenMP) and wants BLAS, so it lives in a shared object beside the
  * program which is loaded when a collection wants it. No exception leaves the face: each becomes a status and its text.
