@@ -11,7 +11,10 @@
  *   graph_grow.c     put, del, consolidate; grace periods
  *   graph_profile.c  mean, principal axes; which profile a sample's recall allows
  *   graph_tune.c     prefetch distances by timing
- *   graph_file.c     save, open, scrub, promote
+ *   graph_file.c     the file's format, scrub; graph_file.h says who else knows it
+ *   graph_save.c     save
+ *   graph_open.c     open
+ *   graph_promote.c  from mapped pages to memory
  *   graph_check.c    invariants
  *
  * Memory. Each section is one array in address space of its own, reserved for `capacity` nodes and never moved, so readers need no

@@ -1,7 +1,7 @@
 /*
  * Mapped files that may lose pages: where one cannot be read (a bad sector, a file cut short), zeros take its place and a flag says so,
  * instead of a SIGBUS that ends the process. For what is checked and can be made again, and is safe to read whatever its bytes are: a graph
- * that nominates (index/graph_file.c). LMDB's map is not of that kind; it has store/guard.h.
+ * that nominates (index/graph_open.c). LMDB's map is not of that kind; it has store/guard.h.
  *
  * vk_patch_add() watches memory until vk_patch_remove(), which comes before the memory is unmapped or given to something else. The flag is
  * set by whichever thread touches the page, in its signal handler; look at it after what was read has been used, and throw that away.
