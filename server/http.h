@@ -1,5 +1,5 @@
 /*
- * The HTTP door: the sole user of microhttpd.h (server/http.c), everything above sees this.
+ * The HTTP door: the sole user of microhttpd.h (server/http_internal.h), everything above sees this.
  *
  * A request arrives whole: headers checked, body read and capped, then the handler runs once on
  * one of the daemon's threads. It either fills the reply and returns (hits: never suspended), or

@@ -22,10 +22,12 @@ ROOMS = {  # room -> rooms whose headers it may include, besides its own
     "tests": ("base", "simd", "store", "index", "embed", "jobs", "server"),
 }
 
-DOORS = {  # foreign header -> the only files of the rooms that may include it
+DOORS = {  # foreign header, or the header that brings it -> the only files of the rooms that may include it
     r"lmdb\.h": ("store/env.h", "store/env.c"),
     r"curl/.*": ("embed/upstream.c",),
-    r"microhttpd\.h": ("server/http.c",),
+    r"microhttpd\.h": ("server/http_internal.h",),
+    r"server/http_internal\.h": ("server/http.c", "server/http_conn.c", "server/http_request.c",
+                                 "server/http_park.c", "server/http_reply.c"),
     r"(cjson/)?cJSON\.h": ("base/json.c",),
     r"utf8proc\.h": ("embed/unicode.c",),
     r"openssl/.*": ("base/hash.c",),
