@@ -5,6 +5,7 @@
     build SET [LIBRARY...]   indexes, with all threads, then one config a library again with one
     rounds [SET...]          what of the rounds is missing, of what is built; the libraries take turns
     run SET [LIBRARY...]     both
+    filter SET [EF]          our graph and FAISS's HNSW behind filters of 50 % to 0.1 %, measured anew each time
     all                      everything
     again SET [LIBRARY...]   forgets rounds (--builds: indexes, too)
     report                   tables and curves of what is there
@@ -28,6 +29,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import ann_data
@@ -283,6 +285,55 @@ def round_of(case, r):
         program.end()
 
 
+# ---- filters ----
+
+def ef_of(case, least=0.95, otherwise=64):
+    """The narrowest beam that reaches this recall with the fewest rows scored again, of the first round."""
+    points = (case.result("round0") or {}).get("points", [])
+    if not points:
+        return otherwise
+    rerank = min(p["params"]["rerank"] for p in points)
+    return min((p["params"]["ef"] for p in points if p["params"]["rerank"] == rerank and p["recall"] >= least), default=otherwise)
+
+
+def lines_of(argv, given=()):
+    """What a program prints when given these lines; pinned to one core, as rates of one thread are wanted."""
+    got = subprocess.run([str(a) for a in argv], input="".join(line + "\n" for line in given), stdout=subprocess.PIPE, text=True,
+                         env=environment(1), preexec_fn=lambda: dies_with_parent(CORES[-1:]))
+    if got.returncode:
+        raise RuntimeError(f"{argv[0]} {argv[1]} ended with {got.returncode}")
+    return [line for line in got.stdout.splitlines() if line.startswith("{")]
+
+
+def behind(case, kept, ours):
+    return lines_of([sys.executable, pathlib.Path(__file__).with_name("ann_filter_peer.py"), case.set.dir, case.index,
+                     json.dumps(case.config), kept, POINT_S], ours)
+
+
+def filters(data, ef=None):
+    """One file a set, results/SET/filters.json: our graph behind each filter, and FAISS's at the same recall."""
+    own, peer = Case(data, "own", {"profile": "s8"}), Case(data, "faiss-hnsw", ann_peers.FaissHnsw.grid(data.meta)[0])
+    for case in (own, peer):
+        attempt(build, case)
+    if not own.index.exists():
+        raise RuntimeError(f"{own.title}: there is no index")
+    ef = ef or ef_of(own)
+    print(f"{data.name}: filters, ef {ef}", file=sys.stderr, flush=True)
+    busy, mine, began = busy_s(), children_s(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="filters-", dir=HOME) as kept:
+        ours = lines_of([BUILD / "bench_ann_filter", data.dir, own.index, data.meta["d"], data.metric, f"ef={ef}",
+                         f"seconds={POINT_S}", f"keep={kept}"])
+        theirs = attempt(behind, peer, kept, ours) or ["{}"] * len(ours)
+    others = max(0, busy_s() - busy - (children_s() - mine)) / (time.monotonic() - began)
+    rows = [{**json.loads(a), "peer": json.loads(b)} for a, b in zip(ours, theirs, strict=True)]
+    path = HOME / "results" / data.name / "filters.json"
+    path.with_suffix(".part").write_text(json.dumps({
+        "set": data.meta["name"], "config": own.config, "peer": {"library": peer.library, "config": peer.config}, "ef": ef,
+        "point_s": POINT_S, "others": others, "rows": rows,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}, indent=1))
+    path.with_suffix(".part").rename(path)
+
+
 # ---- commands ----
 
 def cases(data, words):
@@ -338,7 +389,7 @@ def status(data):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("verb", choices=("data", "build", "rounds", "run", "all", "again", "report", "status", "embed"))
+    p.add_argument("verb", choices=("data", "build", "rounds", "run", "all", "filter", "again", "report", "status", "embed"))
     p.add_argument("words", nargs="*")
     p.add_argument("--builds", action="store_true")
     o = p.parse_args()
@@ -357,6 +408,13 @@ def main():
             builds(data, libraries)
         if o.verb == "run":
             rounds(data, libraries)
+    elif o.verb == "filter":
+        if len(o.words) not in (1, 2) or not all(x.isdigit() and int(x) for x in o.words[1:]):
+            sys.exit("filter SET [EF]")
+        try:
+            filters(ann_data.ensure(o.words[0]), *map(int, o.words[1:]))
+        except (RuntimeError, OSError) as e:
+            sys.exit(f"filter: {e}")
     elif o.verb in ("all", "rounds"):
         for name in o.words or SETS:
             data = ann_data.ensure(name)
@@ -367,9 +425,9 @@ def main():
         for name in o.words or SETS:
             if (HOME / name / "meta.json").exists():
                 status(ann_data.Set(name))
-    if o.verb in ("run", "rounds", "all", "report"):
+    if o.verb in ("run", "filter", "rounds", "all", "report"):
         import ann_report
-        ann_report.write(o.words[:1] if o.verb == "run" else o.words or SETS)
+        ann_report.write(o.words[:1] if o.verb in ("run", "filter") else o.words or SETS)
 
 
 if __name__ == "__main__":

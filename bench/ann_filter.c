@@ -3,10 +3,14 @@
  * index of bench/ann: recall@10 against exact search among the allowed rows, queries/s on one thread, beside the scan of
  * the allowed rows alone and the unfiltered search of the same width.
  *
- *   bench_ann_filter SET_DIR INDEX DIMS METRIC [ef=N] [queries=N] [seed=N]
+ *   bench_ann_filter SET_DIR INDEX DIMS METRIC [ef=N] [queries=N] [seed=N] [seconds=S] [keep=DIR]
  *
  * Two kinds of filter: `random` rows, and `side`: rows on one side of a plane, so that what is allowed lies together and queries
- * may be far from it. A line of JSON each.
+ * may be far from it. A line of JSON each; its "way" is the server's: it scans where few are allowed, whatever the graph could do.
+ *
+ * keep=DIR leaves what a peer is measured with (bench/ann_filter_peer.py), by filter and share as they stand in the JSON:
+ * DIR/random-0.5.bits, a bit a row in u64 words, little endian; DIR/random-0.5.truth, the K exact answers of each query, best first, as
+ * u32 rows, NONE where fewer are allowed. What is unfiltered has no bits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +25,15 @@
 
 #include "base/hash.h"
 #include "index/ann.h"
+#include "index/config.h"
 #include "index/topk.h"
 
 #define K 10
+#define NONE UINT32_MAX
+#define QUERIES_MAX 256
+/* As the server decides (index/ann_search.c, index/ann_graph.c): of all rows */
+#define FEW_IN_ALL 100
+#define TWO_HOP_SHARE 0.2
 
 struct rows {
 	const float *row;
@@ -42,7 +52,15 @@ struct run {
 	float *raw;      /* n */
 	uint32_t *name;  /* a nomination each */
 	uint32_t ef, queries;
-	uint64_t seed;
+	uint64_t seed, scan_rows_max; /* the server's */
+	double seconds;               /* that a rate is measured for, at least */
+	const char *keep;             /* NULL: nothing is kept */
+};
+
+/* The exact answers under the filter at hand. */
+struct truth {
+	struct vk_hit hit[QUERIES_MAX][K];
+	uint32_t n[QUERIES_MAX];
 };
 
 static void die(const char *what, const char *why)
@@ -152,50 +170,134 @@ static void allow_some(struct run *r, uint64_t *bits, double share, bool side)
 	free(direction);
 }
 
+/* --- what a peer needs --- */
+
+static void keep_file(const struct run *r, const char *kind, double share, const char *what, const void *data, size_t n)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/%s-%g.%s", r->keep, kind, share, what);
+	FILE *f = fopen(path, "wb");
+	if (!f || fwrite(data, 1, n, f) != n || fclose(f)) die(path, strerror(errno));
+}
+
+static void keep_filter(const struct run *r, const char *kind, double share, const struct truth *t)
+{
+	uint32_t *row = malloc((size_t)r->queries * K * sizeof *row);
+	if (!row) die("memory", "none left");
+	for (uint32_t i = 0; i < r->queries; i++)
+		for (uint32_t j = 0; j < K; j++) row[i * K + j] = j < t->n[i] ? t->hit[i][j].slot : NONE;
+	keep_file(r, kind, share, "truth", row, (size_t)r->queries * K * sizeof *row);
+	if (r->allow) keep_file(r, kind, share, "bits", r->allow, ((size_t)r->base.n + 63) / 64 * sizeof *r->allow);
+	free(row);
+}
+
 /* --- measuring --- */
+
+static const float *query_at(const struct run *r, uint32_t i) { return r->query.row + (size_t)i * r->query.dims; }
+
+static void scan_all(struct run *r, struct truth *t, struct vk_hit *hit)
+{
+	for (uint32_t i = 0; i < r->queries; i++) {
+		t->n[i] = (uint32_t)best_of(r, query_at(r, i), r->slot, r->allow_n, hit);
+		memcpy(t->hit[i], hit, t->n[i] * sizeof *hit);
+	}
+}
+
+struct walks {
+	size_t good, all, scanned;
+	uint64_t visited;
+};
+
+static struct walks walk_all(struct run *r, const struct truth *t, struct vk_hit *hit)
+{
+	struct walks w = {0};
+	for (uint32_t i = 0; i < r->queries; i++) {
+		struct answer a = search(r, query_at(r, i), hit);
+		w.scanned += a.scanned;
+		w.visited += a.visited;
+		w.all += t->n[i];
+		for (size_t j = 0; j < a.n; j++) w.good += hit[j].rank >= t->hit[i][t->n[i] - 1].rank;
+	}
+	return w;
+}
+
+/* Queries a second: of the first pass, if that was long enough; else of the passes after it, which find everything in its place. */
+static double rate(struct run *r, struct truth *t, struct vk_hit *hit, struct walks *w)
+{
+	double began = now_s(), took;
+	uint32_t passes = 0;
+	if (w) *w = walk_all(r, t, hit);
+	else scan_all(r, t, hit);
+	if ((took = now_s() - began) >= r->seconds) return r->queries / took;
+	began = now_s();
+	do {
+		if (w) walk_all(r, t, hit);
+		else scan_all(r, t, hit);
+		passes++;
+	} while ((took = now_s() - began) < r->seconds);
+	return (double)passes * r->queries / took;
+}
+
+static const char *way(const struct run *r)
+{
+	uint64_t few = r->base.n / FEW_IN_ALL;
+	if (r->scan_rows_max > few) few = r->scan_rows_max;
+	if (r->allow_n <= few) return "scan";
+	return r->allow && (double)r->allow_n < TWO_HOP_SHARE * r->base.n ? "two hop" : "plain";
+}
 
 static void measure(struct run *r, const char *kind, double share)
 {
-	struct vk_hit truth[256][K], *hit = malloc(vk_topk_room(K) * sizeof *hit);
-	size_t truth_n[256], good = 0, all = 0, scanned = 0;
-	uint64_t visited = 0;
-	if (!hit) die("memory", "none left");
-	double began = now_s();
-	for (uint32_t i = 0; i < r->queries; i++) {
-		truth_n[i] = best_of(r, r->query.row + (size_t)i * r->query.dims, r->slot, r->allow_n, hit);
-		memcpy(truth[i], hit, truth_n[i] * sizeof *hit);
-	}
-	double scan_s = now_s() - began;
-	began = now_s();
-	for (uint32_t i = 0; i < r->queries; i++) {
-		struct answer a = search(r, r->query.row + (size_t)i * r->query.dims, hit);
-		scanned += a.scanned;
-		visited += a.visited;
-		all += truth_n[i];
-		for (size_t j = 0; j < a.n; j++) good += hit[j].rank >= truth[i][truth_n[i] - 1].rank;
-	}
-	double took_s = now_s() - began;
-	printf("{\"filter\": \"%s\", \"share\": %g, \"allowed\": %llu, \"ef\": %u, \"recall\": %.4f, \"qps\": %.1f, \"scan_qps\": %.1f, "
-	       "\"scanned\": %.3f, \"visited\": %.0f}\n",
-	       kind, share, (unsigned long long)r->allow_n, r->ef, all ? (double)good / (double)all : 1, r->queries / took_s,
-	       r->queries / scan_s, (double)scanned / r->queries, (double)visited / r->queries);
+	struct truth *t = malloc(sizeof *t);
+	struct vk_hit *hit = malloc(vk_topk_room(K) * sizeof *hit);
+	struct walks w;
+	if (!t || !hit) die("memory", "none left");
+	double scan_qps = rate(r, t, hit, NULL), qps = rate(r, t, hit, &w);
+	if (r->keep) keep_filter(r, kind, share, t);
+	printf("{\"filter\": \"%s\", \"share\": %g, \"allowed\": %llu, \"way\": \"%s\", \"ef\": %u, \"queries\": %u, \"recall\": %.4f, "
+	       "\"qps\": %.1f, \"scan_qps\": %.1f, \"scanned\": %.3f, \"visited\": %.0f}\n",
+	       kind, share, (unsigned long long)r->allow_n, way(r), r->ef, r->queries, w.all ? (double)w.good / (double)w.all : 1, qps,
+	       scan_qps, (double)w.scanned / r->queries, (double)w.visited / r->queries);
 	fflush(stdout);
 	free(hit);
+	free(t);
+}
+
+/* What a collection without wishes has scanned (full_scan_threshold). */
+static uint64_t scan_rows_max(uint32_t dims)
+{
+	char text[256];
+	struct vk_colconf *conf;
+	struct vk_ann_plan plan;
+	struct vk_error err = {0};
+	int n = snprintf(text, sizeof text,
+			 "{\"vectors\":{\"\":{\"size\":%u,\"distance\":\"Cosine\",\"veckeep\":{\"set\":1}}},\"indexes\":{},"
+			 "\"veckeep\":{\"next_set\":2,\"next_field\":1}}", dims);
+	if (vk_colconf_parse((struct vk_bytes){text, (size_t)n}, &conf, &err)) die("config", err.text);
+	vk_ann_plan_of(conf, &conf->vectors[0], &plan);
+	vk_colconf_unref(conf);
+	return plan.scan_rows_max;
+}
+
+static const char *option_text(int argc, char **argv, const char *key)
+{
+	size_t n = strlen(key);
+	for (int i = 5; i < argc; i++)
+		if (!strncmp(argv[i], key, n) && argv[i][n] == '=') return argv[i] + n + 1;
+	return NULL;
 }
 
 static double option(int argc, char **argv, const char *key, double otherwise)
 {
-	size_t n = strlen(key);
-	for (int i = 5; i < argc; i++)
-		if (!strncmp(argv[i], key, n) && argv[i][n] == '=') return strtod(argv[i] + n + 1, NULL);
-	return otherwise;
+	const char *text = option_text(argc, argv, key);
+	return text ? strtod(text, NULL) : otherwise;
 }
 
 int main(int argc, char **argv)
 {
 	static const double share[] = {0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001};
 	if (argc < 5) {
-		fprintf(stderr, "bench_ann_filter SET_DIR INDEX DIMS METRIC [ef=N] [queries=N] [seed=N]\n");
+		fprintf(stderr, "bench_ann_filter SET_DIR INDEX DIMS METRIC [ef=N] [queries=N] [seed=N] [seconds=S] [keep=DIR]\n");
 		return 2;
 	}
 	uint32_t dims = (uint32_t)strtoul(argv[3], NULL, 10);
@@ -207,7 +309,12 @@ int main(int argc, char **argv)
 	r.ef = (uint32_t)option(argc, argv, "ef", 64);
 	r.queries = (uint32_t)option(argc, argv, "queries", 200);
 	r.seed = (uint64_t)option(argc, argv, "seed", 1);
-	if (r.queries > 256 || r.queries > r.query.n) r.queries = r.query.n < 256 ? r.query.n : 256;
+	r.seconds = option(argc, argv, "seconds", 0);
+	r.keep = option_text(argc, argv, "keep");
+	r.scan_rows_max = scan_rows_max(dims);
+	if (r.queries > QUERIES_MAX) r.queries = QUERIES_MAX;
+	if (r.queries > r.query.n) r.queries = r.query.n;
+	if (!r.ef || !r.queries) die("options", "ef and queries are at least 1");
 	uint64_t *bits = malloc(((size_t)r.base.n / 64 + 1) * sizeof *bits);
 	r.slot = malloc(r.base.n * sizeof *r.slot);
 	r.at = malloc(r.base.n * sizeof *r.at);

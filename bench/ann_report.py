@@ -178,6 +178,29 @@ def memory_table(libraries, n):
                          "huge %", "load s", "best recall", "others"], rows)
 
 
+def share(row):
+    return "-" if row["filter"] == "none" else f"{100 * row['share']:g} %"
+
+
+def filter_table(data):
+    """What `bench/ann filter` left, if it did."""
+    path = ann_data.HOME / "results" / data.name / "filters.json"
+    if not path.exists():
+        return ""
+    got, rows = json.loads(path.read_text()), []
+    for r in sorted(got["rows"], key=lambda r: r["filter"] != "none"):
+        peer = r["peer"]
+        rows.append((r["filter"], share(r), num(r["allowed"]), r["way"], num(r["recall"], ".4f"), num(r["qps"]), num(r["scan_qps"]),
+                     num(r["scanned"] * 100), num(peer.get("recall"), ".4f"), num(peer.get("qps")), num(peer.get("ef"), "d")))
+    return f"\n\nFiltered, one thread, own {ann_bench.name_of(got['config'])} at ef {got['ef']}, {got['rows'][0]['queries']} queries; " \
+        "\"random\" rows, or those on one \"side\" of a plane. The way is the server's: where it scans it is exact at the scan's rate, " \
+        "whatever the graph could do; otherwise it scans for the queries on which the graph gives up, and the graph's rate has that in " \
+        f"it. FAISS's {got['peer']['config']['factory']} is given at the least ef whose recall is within 0.005 of the graph's, else at " \
+        f"its best; single calls or one batch, the faster. {got['date']}, others {got['others']:.2f}.\n\n" + \
+        report.table(["filter", "share", "rows allowed", "server's way", "graph's recall", "graph's QPS", "scan's QPS", "given up %",
+                      "FAISS's recall", "FAISS's QPS", "FAISS's ef"], rows)
+
+
 def failures(data):
     said = []
     for lib in ann_bench.LIBRARIES:
@@ -203,7 +226,7 @@ def section(data):
                                     [(title, {k: v.curve(mode) for k, v in libraries.items()}) for mode, title in MODES.items()]))
     return f"### {data.name}: {m['n']:,} x {m['d']}, {m['metric']}\n\n{m['source']}. {m['nq']:,} queries, intrinsic dimension " \
         f"{m['intrinsic_dims']}.{fitted(m)}\n\n![recall and rate](../docs/ann/{file.name})\n\n{speed_table(libraries)}\n\n" \
-        f"{memory_table(libraries, m['n'])}{failures(data)}"
+        f"{memory_table(libraries, m['n'])}{filter_table(data)}{failures(data)}"
 
 
 def fitted(meta):
@@ -229,7 +252,7 @@ def versions():
 
 
 def write(names):
-    """Adds these sets' sections to those of earlier runs, then writes RESULTS.md."""
+    """Adds these sets' sections to those of earlier runs, then writes RESULTS.md. A smoke run is shown, and changes neither."""
     path = KEEP / "ann.json"
     got = json.loads(path.read_text()) if path.exists() else {"sections": {}}
     for name in names:
@@ -237,12 +260,11 @@ def write(names):
             print(made + "\n", flush=True)
             if "@" not in name:
                 got["sections"][name] = made
-    if not got["sections"]:
+    if not got["sections"] or all("@" in n for n in names):
         return
     commit = subprocess.run(["git", "-C", str(ann_data.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     got.update(machine=machine(), versions=versions(), commit=commit, load=os.getloadavg()[1],
                command=f"BENCH_ANN_ROUNDS={ann_bench.ROUNDS} BENCH_ANN_POINT_S={ann_bench.POINT_S:g} bench/ann all",
                date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     path.write_text(json.dumps(got, indent=1))
-    if any("@" not in n for n in names):
-        pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(KEEP))
+    pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(KEEP))
