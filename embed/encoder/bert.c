@@ -1,5 +1,7 @@
 /*
- * Load: every tensor that the network needs is found by name, its shape checked, and packed.
+ * Load: every tensor that the network needs is found by name and its shape checked. The first text packs the weights: a
+ * server that encodes nothing starts without that work and that memory. Both are the same walk over the tensors, once
+ * without memory to pack into.
  * Forward: `forward` below is the network; one function a step follows.
  *
  * Widths: activations have a stride of `wide`, the hidden size rounded up to whole panels, so
@@ -10,6 +12,8 @@
 #include "embed/encoder/bert.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -41,17 +45,19 @@ struct vk_bert {
 	size_t wide, inner;
 	float eps;
 	enum vk_pooling pooling;
-	float *memory; /* all packed weights, one piece */
-	size_t used, size;
+	const struct vk_safetensors *file;
+	const char *prefix; /* "" or "bert.": checkpoints of larger models nest the encoder */
+	pthread_mutex_t packing;
+	_Atomic bool packed;
+	float *memory; /* all packed weights, one piece; NULL before the first text */
+	size_t used;   /* floats of it */
 };
 
 /* ---- load ---- */
 
 struct loader {
-	const struct vk_safetensors *file;
-	const char *prefix; /* "" or "bert.": checkpoints of larger models nest the encoder */
 	struct vk_bert *b;
-	float *rows; /* scratch: VK_PANEL rows of the widest matrix */
+	float *rows; /* scratch: VK_PANEL rows of the widest matrix; NULL: nothing is packed, only looked up */
 	struct vk_error *err;
 };
 
@@ -59,8 +65,8 @@ static enum vk_status find(const struct loader *l, const char *name, uint64_t ro
 			   const struct vk_tensor **out)
 {
 	char full[192];
-	snprintf(full, sizeof full, "%s%s", l->prefix, name);
-	const struct vk_tensor *t = vk_safetensors_find(l->file, full);
+	snprintf(full, sizeof full, "%s%s", l->b->prefix, name);
+	const struct vk_tensor *t = vk_safetensors_find(l->b->file, full);
 	if (!t)
 		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: tensor '%s' is missing",
 			       full);
@@ -78,10 +84,10 @@ static enum vk_status find(const struct loader *l, const char *name, uint64_t ro
 	return VK_OK;
 }
 
-/* Zeroed floats of the one piece; sized by vk_bert_load, so it cannot run out. */
+/* Zeroed floats of the one piece; the walk without memory counted them, so it cannot run out. */
 static float *take(struct vk_bert *b, size_t n)
 {
-	float *p = b->memory + b->used;
+	float *p = b->memory ? b->memory + b->used : NULL;
 	b->used += (n + 15) / 16 * 16;
 	return p;
 }
@@ -91,8 +97,6 @@ static struct matrix new_matrix(struct vk_bert *b, size_t n, size_t k)
 	size_t columns = vk_panel_round(n);
 	return (struct matrix){take(b, columns * k), take(b, columns), n, k};
 }
-
-static size_t matrix_size(size_t n, size_t k) { return vk_panel_round(n) * (k + 1) + 32; }
 
 /* PyTorch stores a linear layer as rows of outputs: each group of VK_PANEL rows is turned
  * into one panel. `first` is the column where this tensor begins in m. */
@@ -109,6 +113,7 @@ static enum vk_status pack(struct loader *l, struct matrix *m, size_t first, siz
 	if (w->shape[0] != n)
 		return vk_fail(l->err, VK_E_INVALID, "model.safetensors: '%s' has too many rows",
 			       name);
+	if (!l->rows) return VK_OK;
 	vk_tensor_read(bias, 0, n, m->bias + first);
 	for (size_t row = 0; row < n; row += VK_PANEL) {
 		size_t rows = n - row < VK_PANEL ? n - row : VK_PANEL;
@@ -131,6 +136,7 @@ static enum vk_status load_norm(struct loader *l, struct norm *norm, const char 
 	if (!st) st = find(l, full, l->b->hidden, 0, &shift);
 	if (st) return st;
 	*norm = (struct norm){take(l->b, l->b->hidden), take(l->b, l->b->hidden)};
+	if (!l->rows) return VK_OK;
 	vk_tensor_read(gain, 0, l->b->hidden, norm->gain);
 	vk_tensor_read(shift, 0, l->b->hidden, norm->shift);
 	return VK_OK;
@@ -158,7 +164,16 @@ static enum vk_status load_layer(struct loader *l, unsigned i, struct layer *lay
 	return st;
 }
 
-static enum vk_status load_all(struct loader *l, const struct vk_model_config *c)
+/* What is packed. */
+static enum vk_status load_weights(struct loader *l)
+{
+	l->b->used = 0;
+	enum vk_status st = load_norm(l, &l->b->embedded, "embeddings.LayerNorm");
+	for (unsigned i = 0; i < l->b->layers_n && !st; i++) st = load_layer(l, i, &l->b->layers[i]);
+	return st;
+}
+
+static enum vk_status look_up(struct loader *l, const struct vk_model_config *c)
 {
 	struct vk_bert *b = l->b;
 	enum vk_status st =
@@ -167,9 +182,7 @@ static enum vk_status load_all(struct loader *l, const struct vk_model_config *c
 		st = find(l, "embeddings.position_embeddings.weight", c->positions, c->hidden,
 			  &b->positions);
 	if (!st) st = find(l, "embeddings.token_type_embeddings.weight", 1, c->hidden, &b->types);
-	if (!st) st = load_norm(l, &b->embedded, "embeddings.LayerNorm");
-	for (unsigned i = 0; i < c->layers && !st; i++) st = load_layer(l, i, &b->layers[i]);
-	return st;
+	return st ? st : load_weights(l);
 }
 
 /* A header may promise sizes that the file does not have: the layers are looked up before
@@ -192,10 +205,11 @@ enum vk_status vk_bert_load(const struct vk_safetensors *file, const struct vk_m
 			       "model.safetensors is too small for config.json's %u layers",
 			       c->layers);
 	struct vk_bert *b = calloc(1, sizeof *b);
-	float *rows = malloc(VK_PANEL * (c->inner > h ? c->inner : h) * sizeof *rows);
 	enum vk_status st = VK_E_NOMEM;
-	if (!b || !rows) goto out;
+	if (!b) goto out;
 	*b = (struct vk_bert){.kernels = kernels,
+			      .file = file,
+			      .prefix = "",
 			      .hidden = c->hidden,
 			      .heads = c->heads,
 			      .head = c->hidden / c->heads,
@@ -204,28 +218,49 @@ enum vk_status vk_bert_load(const struct vk_safetensors *file, const struct vk_m
 			      .inner = c->inner,
 			      .eps = c->eps,
 			      .pooling = c->pooling};
-	b->size = 2 * h + 64 +
-		  c->layers * (matrix_size(3 * wide, h) + matrix_size(h, h) +
-			       matrix_size(c->inner, h) + matrix_size(h, c->inner) + 4 * (h + 16));
+	pthread_mutex_init(&b->packing, NULL);
 	b->layers = calloc(c->layers, sizeof *b->layers);
-	b->memory = aligned_alloc(ALIGNMENT, (b->size * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT *
-						 ALIGNMENT);
-	if (!b->layers || !b->memory) goto out;
-	memset(b->memory, 0, b->size * sizeof(float));
-	struct loader l = {file, "", b, rows, err};
-	if (!vk_safetensors_find(file, "embeddings.word_embeddings.weight")) l.prefix = "bert.";
-	st = load_all(&l, c);
+	if (!b->layers) goto out;
+	if (!vk_safetensors_find(file, "embeddings.word_embeddings.weight")) b->prefix = "bert.";
+	struct loader l = {b, NULL, err};
+	st = look_up(&l, c);
 out:
-	free(rows);
 	if (st == VK_E_NOMEM) vk_fail(err, st, "model: out of memory");
 	if (st) vk_bert_free(b);
 	else *out = b;
 	return st;
 }
 
+/* Whoever comes meanwhile waits: the first text needs all of it. */
+static enum vk_status pack_once(struct vk_bert *b)
+{
+	if (atomic_load_explicit(&b->packed, memory_order_acquire)) return VK_OK;
+	pthread_mutex_lock(&b->packing);
+	enum vk_status st = VK_OK;
+	if (!atomic_load_explicit(&b->packed, memory_order_relaxed)) {
+		struct vk_error err;
+		size_t bytes = (b->used * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+		size_t rows = VK_PANEL * (b->inner > b->hidden ? b->inner : b->hidden);
+		float *memory = aligned_alloc(ALIGNMENT, bytes);
+		struct loader l = {b, malloc(rows * sizeof(float)), &err};
+		st = memory && l.rows ? VK_OK : VK_E_NOMEM;
+		if (!st) {
+			b->memory = memset(memory, 0, bytes);
+			st = load_weights(&l);
+			atomic_store_explicit(&b->packed, !st, memory_order_release);
+		} else {
+			free(memory);
+		}
+		free(l.rows);
+	}
+	pthread_mutex_unlock(&b->packing);
+	return st;
+}
+
 void vk_bert_free(struct vk_bert *b)
 {
 	if (!b) return;
+	pthread_mutex_destroy(&b->packing);
 	free(b->layers);
 	free(b->memory);
 	free(b);
@@ -444,11 +479,13 @@ static void forward(struct tile *t)
 	for (size_t i = 0; i < t->n; i++) pool_text(t, i);
 }
 
-enum vk_status vk_bert_forward(const struct vk_bert *b, struct vk_team *team,
+enum vk_status vk_bert_forward(struct vk_bert *b, struct vk_team *team,
 			       const struct vk_bert_text *texts, size_t n)
 {
 	struct tile t = {
 	    .b = b, .team = team, .texts = texts, .n = n, .context_wide = b->wide + VK_PANEL};
+	enum vk_status st = pack_once(b);
+	if (st) return st;
 	t.parts = vk_team_size(team);
 	t.head_parts = b->head % VK_PANEL ? 1 : t.parts;
 	t.first = malloc((n + 1) * sizeof *t.first);
@@ -473,7 +510,7 @@ enum vk_status vk_bert_forward(const struct vk_bert *b, struct vk_team *team,
 		t.scratch = t.context + t.tokens * t.context_wide;
 		forward(&t);
 	}
-	enum vk_status st = t.x ? VK_OK : VK_E_NOMEM;
+	st = t.x ? VK_OK : VK_E_NOMEM;
 	free(t.x);
 	free(t.first);
 	return st;

@@ -5,9 +5,10 @@
  * tall matrix of tokens, attention sees each text by itself. So a batch wastes nothing on
  * short texts, and a row does not depend on its neighbours in the batch.
  *
- * Weights are packed into panels at load (embed/encoder/kernels.h); the embedding tables stay in
- * the file's map, read row by row. Threads: immutable after load; forward allocates what it works
- * on.
+ * Weights are packed into panels by the first text (embed/encoder/kernels.h): as much memory as they
+ * take as f32, and some ten milliseconds; the embedding tables stay in the file's map, read row by
+ * row. Threads: any number may call forward, which allocates what it works on; those that meet the
+ * packing wait for it.
  */
 #ifndef VK_EMBED_ENCODER_BERT_H
 #define VK_EMBED_ENCODER_BERT_H
@@ -38,7 +39,7 @@ struct vk_bert_text {
 
 /* Runs the texts through the network. With a team, several threads share each step: for a
  * tile that is alone; without (NULL) the calling thread does all. VK_E_NOMEM only. */
-enum vk_status vk_bert_forward(const struct vk_bert *b, struct vk_team *team,
+enum vk_status vk_bert_forward(struct vk_bert *b, struct vk_team *team,
 			       const struct vk_bert_text *texts, size_t n);
 
 #endif
