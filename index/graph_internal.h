@@ -143,9 +143,9 @@ static inline bool vk_graph_is_dead(const struct vk_graph *g, uint32_t node)
 	return __atomic_load_n((const uint64_t *)(const void *)g->dead.p + node / 64, __ATOMIC_RELAXED) >> (node % 64) & 1;
 }
 void vk_graph_set_dead(struct vk_graph *g, uint32_t node, bool dead); /* keeps dead_n, too */
-/* Live node of a label, VK_GRAPH_NONE: none. */
 void vk_graph_chains_note(struct vk_graph *g, uint32_t first); /* before something is hung behind it */
 void vk_graph_chains_find(struct vk_graph *g, uint32_t n);     /* of a graph that is being read */
+/* Live node of a label, VK_GRAPH_NONE: none. */
 uint32_t vk_graph_node_of(const struct vk_graph *g, uint32_t label);
 enum vk_status vk_graph_bind(struct vk_graph *g, uint32_t label, uint32_t node); /* node VK_GRAPH_NONE: unbind. Grows node_of */
 /* Sections of a graph whose conf, codec and code_dims stand; what it had before is dropped (a builder that chose another profile).
