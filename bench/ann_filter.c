@@ -332,5 +332,10 @@ int main(int argc, char **argv)
 			measure(&r, side ? "side" : "random", share[i]);
 		}
 	vk_graph_free(r.g);
+	free(bits);
+	free(r.slot);
+	free(r.at);
+	free(r.raw);
+	free(r.name);
 	return 0;
 }
