@@ -17,7 +17,8 @@ TITLES = {"hits": "Hits beside a bare libmicrohttpd server with the same bytes",
           "mixed": "An interactive client while a bulk ingest runs", "litellm": "Beside LiteLLM's proxy",
           "twice": "1,000 real sentences, twice", "search": "Exact search beside FAISS, USearch and NumPy",
           "servers": "Search over HTTP beside Chroma's server and qdrant-client's local mode",
-          "ann": "Approximate search beside its peers", "encoder": "The built-in encoder beside its peers",
+          "ann": "Approximate search beside its peers", "live": "The server around its index: beside builds and writes, after a restart",
+          "encoder": "The built-in encoder beside its peers",
           "kernels": "Score kernels beside the memory they read"}
 
 
@@ -182,6 +183,28 @@ def servers(got):
         "in local mode (in process: no HTTP, no disk). JSON both ways, ten nearest, no payload; `bench/server_peers.py`."
 
 
+def live(got):
+    out = []
+    for c in got["sets"].values():
+        rows = []
+        for clients, by in c["beside"].items():
+            for name, runs in by.items():
+                share = "" if name == "idle" else percent(statistics.median(a["rps"] / b["rps"] for a, b in zip(runs, by["idle"])))
+                rows.append((clients, name, share, f"{statistics.median(x['rps'] for x in runs):,.0f}", us(statistics.median(x["p50_us"] for x in runs)),
+                             us(statistics.median(x["p99_us"] for x in runs)), f"{max(x['others'] for x in runs):.2f}"))
+        own, files = c["memory_mb"]
+        first = ", ".join(("cold " if r["cold"] else "") + us(1e6 * r["first_answer_s"]) for r in c["restarts"])
+        warm = min(r["first_answer_s"] for r in c["restarts"] if not r["cold"])
+        said = judged(warm < 0.2, first) + (", budget 200 ms at a million rows" if c["rows"] < 1000000 else ", budget 200 ms")
+        out.append(f"### {c['set']}: {c['rows']:,} points of {c['dims']}\n\n" +
+                   table(["clients", "beside", "of idle", "queries/s", "p50", "p99", "others"], rows) +
+                   f"\n\nFilled at {c['fill_per_s']:,.0f} points/s (a client in Python); the index was ready {c['wait_s']:.0f} s after the last of them. "
+                   f"Written beside the searches: {c['written_per_s']:,.0f} points/s. Recall@10 {c['recall']:.4f} by the index's own width. Memory "
+                   f"{own:,.0f} MiB beside {files:,.0f} of files. From the process's beginning to the first answer: {said}.")
+    return "\n\n".join(out) + "\n\nwrk and the server share the two cores; a build uses both at the lowest priority; \"others\" counts what builds " \
+        "and writers use, too. `bench/ann_live.py`."
+
+
 def encoder(got):
     return "```\n" + "\n".join(got["lines"] + got["left_out"]) + "\n```\n\n`bench/encoder_peers.py`; how each peer is " \
         "run stands in its head."
@@ -215,8 +238,8 @@ def kernels(got):
 
 
 PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "twice": twice, "encoder": encoder,
-         "kernels": kernels, "search": search, "ann": ann, "servers": servers}
-ORDER = ("hits", "misses", "mixed", "litellm", "twice", "encoder", "kernels", "search", "ann", "servers")
+         "kernels": kernels, "search": search, "ann": ann, "live": live, "servers": servers}
+ORDER = ("hits", "misses", "mixed", "litellm", "twice", "encoder", "kernels", "search", "ann", "live", "servers")
 
 
 def part(name, got):
