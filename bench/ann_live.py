@@ -210,8 +210,6 @@ def measure(name, args):
     got["beside"], got["written_per_s"] = beside(live, args)
     got["memory_mb"] = lab.Place("veckeep", live.server.port, live.server.proc).memory_mb()
     print(f"{name}: restarts", file=sys.stderr, flush=True)
-    live.rebuild()
-    live.wait_index("ready")
     got["restarts"] = [restart(live, cold) for cold in (False, False, True)]
     got["recall_after"] = live.recall()
     live.server.stop()
