@@ -25,7 +25,6 @@
 
 #include "base/hash.h"
 #include "index/ann.h"
-#include "index/config.h"
 #include "index/topk.h"
 
 #define K 10
@@ -52,7 +51,7 @@ struct run {
 	float *raw;      /* n */
 	uint32_t *name;  /* a nomination each */
 	uint32_t ef, queries;
-	uint64_t seed, scan_rows_max; /* the server's */
+	uint64_t seed;
 	double seconds;               /* that a rate is measured for, at least */
 	const char *keep;             /* NULL: nothing is kept */
 };
@@ -240,8 +239,8 @@ static double rate(struct run *r, struct truth *t, struct vk_hit *hit, struct wa
 
 static const char *way(const struct run *r)
 {
-	uint64_t few = r->base.n / FEW_IN_ALL;
-	if (r->scan_rows_max > few) few = r->scan_rows_max;
+	uint64_t few = r->base.n / FEW_IN_ALL, most = vk_ann_graph.scan_rows(r->allow_n, r->base.n, r->ef);
+	if (most > few) few = most;
 	if (r->allow_n <= few) return "scan";
 	return r->allow && (double)r->allow_n < TWO_HOP_SHARE * r->base.n ? "two hop" : "plain";
 }
@@ -261,22 +260,6 @@ static void measure(struct run *r, const char *kind, double share)
 	fflush(stdout);
 	free(hit);
 	free(t);
-}
-
-/* What a collection without wishes has scanned (full_scan_threshold). */
-static uint64_t scan_rows_max(uint32_t dims)
-{
-	char text[256];
-	struct vk_colconf *conf;
-	struct vk_ann_plan plan;
-	struct vk_error err = {0};
-	int n = snprintf(text, sizeof text,
-			 "{\"vectors\":{\"\":{\"size\":%u,\"distance\":\"Cosine\",\"veckeep\":{\"set\":1}}},\"indexes\":{},"
-			 "\"veckeep\":{\"next_set\":2,\"next_field\":1}}", dims);
-	if (vk_colconf_parse((struct vk_bytes){text, (size_t)n}, &conf, &err)) die("config", err.text);
-	vk_ann_plan_of(conf, &conf->vectors[0], &plan);
-	vk_colconf_unref(conf);
-	return plan.scan_rows_max;
 }
 
 static const char *option_text(int argc, char **argv, const char *key)
@@ -311,7 +294,6 @@ int main(int argc, char **argv)
 	r.seed = (uint64_t)option(argc, argv, "seed", 1);
 	r.seconds = option(argc, argv, "seconds", 0);
 	r.keep = option_text(argc, argv, "keep");
-	r.scan_rows_max = scan_rows_max(dims);
 	if (r.queries > QUERIES_MAX) r.queries = QUERIES_MAX;
 	if (r.queries > r.query.n) r.queries = r.query.n;
 	if (!r.ef || !r.queries) die("options", "ef and queries are at least 1");

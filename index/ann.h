@@ -32,12 +32,14 @@ extern const char *const vk_ann_engine_names[VK_ANN_ENGINES]; /* "none", "graph"
 
 /* --- what a config asks for (ann_plan.c) --- */
 
+#define VK_ANN_SCAN_AUTO UINT64_MAX /* the engine knows what its searches cost */
+
 struct vk_ann_plan {
 	enum vk_ann_engine engine;   /* NONE: exact search alone */
 	enum vk_metric metric;
 	uint32_t dims;
 	uint64_t rows_min;           /* an index is built from so many rows on (indexing_threshold) */
-	uint64_t scan_rows_max;      /* at most so many rows to look at are scanned (full_scan_threshold) */
+	uint64_t scan_rows_max;      /* at most so many rows to look at are scanned (full_scan_threshold); VK_ANN_SCAN_AUTO */
 	uint32_t threads;            /* of a build, 0: one a core (max_indexing_threads) */
 	float recall;                /* that `ef: auto` aims at */
 	/* graph */
@@ -116,6 +118,8 @@ struct vk_ann_ops {
 	enum vk_status (*nominate)(void *self, struct vk_ann_ask *ask); /* any thread, many at once */
 	/* Nominations to ask for when `limit` answers are wanted by a search so wide (ef; 0: the default): coarser codes want more. */
 	uint32_t (*want)(const void *self, uint32_t limit, uint32_t ef);
+	/* Looking at so many rows exactly takes no longer than such a search, when `matches` of all `rows` are allowed. */
+	uint64_t (*scan_rows)(uint64_t matches, uint64_t rows, uint32_t ef);
 	uint64_t (*rows)(const void *self); /* that count; cheap */
 	void (*about)(const void *self, struct vk_ann_about *out);
 };

@@ -16,6 +16,9 @@
 #define TWO_HOP_SHARE 0.2
 #define TWO_HOP_AS_WIDE 0.1 /* the fewer are allowed, the sparser what the walk sees of them: from here on its beam grows by the root */
 #define TWO_HOP_WIDEST 4.0
+#define WALK_ROWS 35          /* a unit of ef, without a filter */
+#define TWO_HOP_ROWS 110.0    /* the same at most: two hops ahead */
+#define SCAN_ROWS 1000        /* what a walk costs besides, as rows */
 #define SEEDS 32
 #define VISITS_PER_ALLOWED 2   /* a walk that costs more than looking at all that is allowed */
 #define VISITS_MIN 20000
@@ -159,6 +162,15 @@ static enum vk_status nominate(void *self, struct vk_ann_ask *ask)
 	return st;
 }
 
+/* By bench/ann filter: a step of the plain walk looks at 35 rows a unit of ef, the more the fewer of them are allowed; two hops ahead cost
+ * as much as the plain walk where it takes over, and from there on grow with the beam. A row costs a walk what it costs a scan. */
+static uint64_t scan_rows(uint64_t matches, uint64_t rows, uint32_t ef)
+{
+	double share = rows ? (double)matches / (double)rows : 1, walk = WALK_ROWS / (share > TWO_HOP_AS_WIDE ? share : TWO_HOP_AS_WIDE);
+	if (walk > TWO_HOP_ROWS) walk = TWO_HOP_ROWS;
+	return SCAN_ROWS + (uint64_t)((ef ? ef : EF_DEFAULT) * walk * two_hop_wider(share));
+}
+
 /* Coarse codes rank less well: more of their nominations must be scored for the same recall (bench/RESULTS.md). */
 static uint32_t want(const void *self, uint32_t limit, uint32_t ef)
 {
@@ -186,5 +198,5 @@ static void about(const void *self, struct vk_ann_about *out)
 
 const struct vk_ann_ops vk_ann_graph = {.name = "graph", .grows = true, .calibrates = true, .build = build, .resume = resume,
 					.partial = partial, .open = open_file, .save = save, .scrub = vk_graph_scrub_step, .settle = settle,
-					.close = close_graph, .put = put, .del = del, .step = step, .nominate = nominate, .want = want, .rows = rows,
-					.about = about};
+					.close = close_graph, .put = put, .del = del, .step = step, .nominate = nominate, .want = want,
+					.scan_rows = scan_rows, .rows = rows, .about = about};

@@ -14,8 +14,6 @@
 #define EF_DEFAULT 100
 #define FULL_SCAN_DEFAULT 10000
 #define INDEXING_DEFAULT 10000
-/* Exact search over so many wanted rows costs less than a walk that must also find them (bench/RESULTS.md). */
-#define SCAN_ROWS 4000
 #define EF_BUILD_MAX 4096
 #define TRAIN_ROWS_MAX (10 * 1000 * 1000)
 
@@ -84,7 +82,7 @@ void vk_ann_plan_of(const struct vk_colconf *conf, const struct vk_vector_conf *
 	uint64_t indexing = number(optimizer, NULL, "indexing_threshold", INDEXING_DEFAULT);
 	uint64_t scan = number(own, common, "full_scan_threshold", FULL_SCAN_DEFAULT);
 	out->rows_min = rows_of_kb(indexing, out->dims);
-	out->scan_rows_max = scan == FULL_SCAN_DEFAULT ? SCAN_ROWS : rows_of_kb(scan, out->dims);
+	out->scan_rows_max = scan == FULL_SCAN_DEFAULT ? VK_ANN_SCAN_AUTO : rows_of_kb(scan, out->dims);
 	out->threads = (uint32_t)number(own, common, "max_indexing_threads", 0);
 	if (!indexing || !can_be_indexed(&v->set)) out->engine = VK_ANN_NONE;
 }

@@ -269,10 +269,11 @@ static enum vk_status search_delta(struct search *x, struct vk_exact_query *cons
 
 /* --- the plan --- */
 
-static bool scan_pays(const struct search *x)
+static bool scan_pays(const struct search *x, uint32_t ef)
 {
-	uint64_t few = x->rows / FEW_IN_ALL;
-	if (x->scan_rows_max > few) few = x->scan_rows_max;
+	uint64_t few = x->rows / FEW_IN_ALL, most = x->scan_rows_max;
+	if (most == VK_ANN_SCAN_AUTO) most = x->gen->ops->scan_rows(x->matches, x->rows, ef);
+	if (most > few) few = most;
 	if (x->matches <= few) return true;
 	/* Most of what an index far behind nominates is thrown away again, and the delta is as much work as all. */
 	return x->delta->count > x->rows / 2;
@@ -322,6 +323,7 @@ static enum vk_status search_alike(struct vk_view *v, const struct vk_set *s, st
 	struct vk_exact_query **each = vk_arena_calloc(a, n, sizeof(struct vk_exact_query *));
 	struct vk_vset_stats stats;
 	uint32_t *ef = vk_arena_calloc(a, n, sizeof *ef);
+	uint32_t widest = 0;
 	bool wide = false;
 	size_t m = 0;
 	if (!each || !ef) return VK_E_NOMEM;
@@ -331,6 +333,7 @@ static enum vk_status search_alike(struct vk_view *v, const struct vk_set *s, st
 		float recall = q[i].recall > 0 ? q[i].recall : sv->recall;
 		ef[m] = q[i].ef ? q[i].ef : vk_ann_auto(sv->curve, sv->curve_n, recall);
 		wide |= q[i].q.limit > LIMIT_MAX;
+		if (ef[m] > widest) widest = ef[m];
 		each[m++] = &q[i].q;
 	}
 	/* Of the view: an index that is behind it, or ahead of an old one, has others. */
@@ -338,7 +341,7 @@ static enum vk_status search_alike(struct vk_view *v, const struct vk_set *s, st
 	if (st) return st;
 	x.rows = stats.rows;
 	x.matches = x.in ? vk_bitmap_count(x.in) : x.rows;
-	if (wide || scan_pays(&x)) return whole(&x, each, m, o, a, err);
+	if (wide || scan_pays(&x, widest)) return whole(&x, each, m, o, a, err);
 	return approximate(&x, each, ef, m, o, a, err);
 }
 
