@@ -17,6 +17,7 @@
 #define DIMS 16u
 #define ROWS 1200u
 #define RETRY_MS 200
+#define WAIT_MS 300000 /* a build takes a tenth of a second, under a sanitizer beside other work half a minute */
 
 /* Only graphs and directories are synced so; LMDB takes fdatasync. */
 static _Atomic int fail_fsync;
@@ -145,7 +146,7 @@ static void unsaved(int error, enum vk_status told)
 	fail_fsync = error;
 	atomic_store(&fsyncs_failed, 0);
 	assert_int_equal(put(&w, 0, ROWS), VK_OK);
-	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), 20000), VK_OK);
+	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), WAIT_MS), VK_OK);
 	assert_int_equal(info(&w).state, VK_ANN_READY); /* it serves whether it can be saved or not */
 	assert_int_equal(info(&w).checkpoint, 0);
 	assert_true(serves_on(&w, ROWS));
@@ -184,11 +185,11 @@ static void test_ann_a_store_that_broke_is_searched_on(void **state)
 	struct world w;
 	world_make(&w);
 	assert_int_equal(put(&w, 0, ROWS), VK_OK);
-	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), 20000), VK_OK);
+	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), WAIT_MS), VK_OK);
 	fail_fdatasync = EIO;
 	assert_int_not_equal(put(&w, ROWS, 10), VK_OK);
 	assert_int_equal(vk_ann_rebuild(vk_collection_ann(w.c), 1), VK_OK);
-	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), 20000), VK_OK); /* ends, whatever came of it */
+	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), WAIT_MS), VK_OK); /* ends, whatever came of it */
 	assert_true(serves_on(&w, ROWS));
 	vk_collection_unref(w.c);
 	fail_fdatasync = 0;
@@ -204,12 +205,12 @@ static bool cut_and_build(unsigned eighths)
 	char path[400];
 	world_make(&w);
 	assert_int_equal(put(&w, 0, ROWS), VK_OK);
-	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), 20000), VK_OK);
+	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), WAIT_MS), VK_OK);
 	snprintf(path, sizeof path, "%s/data.mdb", w.path);
 	assert_int_equal(stat(path, &sb), 0);
 	assert_int_equal(truncate(path, sb.st_size / 4096 * eighths / 8 * 4096), 0);
 	assert_int_equal(vk_ann_rebuild(vk_collection_ann(w.c), 1), VK_OK);
-	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), 20000), VK_OK);
+	assert_int_equal(vk_ann_wait(vk_collection_ann(w.c), WAIT_MS), VK_OK);
 	struct vk_ann_info at = info(&w);
 	bool failed = at.state == VK_ANN_FAILED || at.error[0];
 	print_message("%u/8: %s %s\n", eighths, vk_ann_state_names[at.state], at.error);
@@ -246,7 +247,7 @@ static int starve(void)
 	struct world w;
 	struct rlimit was, little;
 	world_make(&w);
-	if (put(&w, 0, 100) || vk_ann_wait(vk_collection_ann(w.c), 20000)) return 1; /* too few for an index: threads and arenas are there */
+	if (put(&w, 0, 100) || vk_ann_wait(vk_collection_ann(w.c), WAIT_MS)) return 1; /* too few for an index: threads and arenas are there */
 	if (!serves_on(&w, 100)) return 2;
 	getrlimit(RLIMIT_AS, &was);
 	little = (struct rlimit){.rlim_cur = address_space() + ((uint64_t)4 << 20), .rlim_max = was.rlim_max};
