@@ -168,11 +168,12 @@ static enum vk_status score_nominations(struct search *x, size_t i, const struct
 	if (!r || !form) return VK_E_NOMEM;
 	vk_scorer_prepare(&x->scorer, q->vector, (char *)(((uintptr_t)form + 63) & ~(uintptr_t)63), &p);
 	r->n = 0;
+	struct vk_vset_ascent rows = {.t = x->v->t, .s = x->set};
 	order_slots(ask);
 	for (uint32_t j = 0; j < ask->n; j++) {
 		struct vk_row row;
 		if (!x->in && x->delta && vk_bitmap_has(x->delta->slots, ask->slot[j])) continue;
-		enum vk_status st = vk_vset_row(x->v->t, x->set, ask->slot[j], &row);
+		enum vk_status st = vk_vset_ascend(&rows, ask->slot[j], &row);
 		if (st == VK_E_NOT_FOUND) continue;
 		if (st) return st;
 		x->valid[i]++;

@@ -76,21 +76,31 @@ uint32_t vk_vset_rank(const uint64_t *present, uint32_t i)
 	       (uint32_t)__builtin_popcountll(present[i / 64] & (((uint64_t)1 << (i & 63)) - 1));
 }
 
-enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
+static enum vk_status block_rows(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
 {
 	struct vk_rec_block_shape shape = vk_vset_shape(s, VK_REC_BLOCK_ROWS, block);
-	struct vk_bytes dead;
 	b->has_dead = false;
 	enum vk_status st = vk_vset_get(t, VK_T_BLOCK, s->id, block, &b->value);
 	if (st) return st;
-	if (!vk_rec_block_decode(&b->rows, &shape, b->value)) return vk_vset_damaged(s, "block", block, b->value);
-	st = vk_vset_get(t, VK_T_DEAD, s->id, block, &dead);
+	return vk_rec_block_decode(&b->rows, &shape, b->value) ? VK_OK : vk_vset_damaged(s, "block", block, b->value);
+}
+
+static enum vk_status block_dead(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
+{
+	struct vk_bytes dead;
+	enum vk_status st = vk_vset_get(t, VK_T_DEAD, s->id, block, &dead);
 	if (st == VK_E_NOT_FOUND) return VK_OK;
 	if (st) return st;
 	if (!vk_rec_dead_decode(b->dead, s->id, block, b->rows.slots, dead))
 		return vk_vset_damaged(s, "dead bits", block, dead);
 	b->has_dead = true;
 	return VK_OK;
+}
+
+enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
+{
+	enum vk_status st = block_rows(t, s, block, b);
+	return st ? st : block_dead(t, s, block, b);
 }
 
 static enum vk_status tail_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out)
@@ -105,18 +115,55 @@ static enum vk_status tail_row(struct vk_kv_txn *t, const struct vk_set *s, uint
 	return VK_OK;
 }
 
+static enum vk_status row_here(const struct vk_vset_block *b, uint32_t i, struct vk_row *out)
+{
+	if (!vk_vset_counts_here(b, i)) return VK_E_NOT_FOUND;
+	uint32_t rank = vk_vset_rank(b->rows.present, i);
+	*out = (struct vk_row){.p = b->rows.data + (size_t)rank * b->rows.stride, .inv_norm = b->rows.inv_norm[rank]};
+	return VK_OK;
+}
+
 enum vk_status vk_vset_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out)
 {
 	struct vk_vset_block b;
-	uint32_t slots = vk_vset_rows(s), i = slot & (slots - 1);
+	uint32_t slots = vk_vset_rows(s);
 	enum vk_status st = tail_row(t, s, slot, out);
 	if (st != VK_E_NOT_FOUND) return st;
 	st = vk_vset_block(t, s, slot / slots, &b);
+	return st ? st : row_here(&b, slot & (slots - 1), out);
+}
+
+/* The set's first entry of a table at or behind n; UINT64_MAX: none. */
+static enum vk_status first_from(struct vk_kv_txn *t, enum vk_table table, uint32_t set, uint32_t n, uint64_t *out)
+{
+	struct vk_kv_cursor *c;
+	struct vk_bytes k, v;
+	uint8_t key[VK_REC_VSET_KEY];
+	uint32_t of, at;
+	*out = UINT64_MAX;
+	enum vk_status st = vk_kv_cursor_open(t, table, &c);
 	if (st) return st;
-	if (!vk_vset_counts_here(&b, i)) return VK_E_NOT_FOUND;
-	uint32_t rank = vk_vset_rank(b.rows.present, i);
-	*out = (struct vk_row){.p = b.rows.data + (size_t)rank * b.rows.stride, .inv_norm = b.rows.inv_norm[rank]};
-	return VK_OK;
+	st = vk_kv_seek(c, vk_vset_key(key, set, n), &k, &v);
+	if (!st && vk_rec_vset_key_read(k, &of, &at) && of == set) *out = at;
+	vk_kv_cursor_close(c);
+	return st == VK_E_NOT_FOUND ? VK_OK : st;
+}
+
+enum vk_status vk_vset_ascend(struct vk_vset_ascent *a, uint32_t slot, struct vk_row *out)
+{
+	struct vk_vset_block b;
+	uint32_t slots = vk_vset_rows(a->s), block = slot / slots;
+	enum vk_status st = VK_OK;
+	if (a->begun && slot < a->slot) return VK_E_INVALID;
+	if (!a->begun || slot > a->tail) st = first_from(a->t, VK_T_TAIL, a->s->id, slot, &a->tail);
+	if (!st && (!a->begun || block > a->dead)) st = first_from(a->t, VK_T_DEAD, a->s->id, block, &a->dead);
+	if (st) return st;
+	a->begun = true;
+	a->slot = slot;
+	if (slot == a->tail) return tail_row(a->t, a->s, slot, out);
+	st = block_rows(a->t, a->s, block, &b);
+	if (!st && block == a->dead) st = block_dead(a->t, a->s, block, &b);
+	return st ? st : row_here(&b, slot & (slots - 1), out);
 }
 
 bool vk_vset_has(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot)

@@ -360,6 +360,25 @@ static void check_points(struct fix *f, struct check *c)
 	}
 }
 
+/* Some slots upwards, by strides that skip tails and blocks, or none. */
+static void check_ascent(struct fix *f, struct check *c)
+{
+	for (uint32_t stride = 1; stride < 2000; stride = stride * 6 + 1) {
+		struct vk_vset_ascent a = {.t = c->t, .s = &c->m->set};
+		uint32_t i = below(f, c->m->slots < 50 ? 1 : 50);
+		for (uint32_t last = 0; i < c->m->slots; last = i, i += 1 + below(f, stride)) {
+			struct vk_row row, one;
+			enum vk_status st = vk_vset_ascend(&a, i + c->m->base, &row);
+			assert_int_equal(st, c->m->number[i] ? VK_OK : VK_E_NOT_FOUND);
+			if (!st) {
+				assert_int_equal(vk_vset_row(c->t, &c->m->set, i + c->m->base, &one), VK_OK);
+				assert_true(one.p == row.p && one.inv_norm == row.inv_norm);
+			}
+			if (last < i) assert_int_equal(vk_vset_ascend(&a, last + c->m->base, &row), VK_E_INVALID);
+		}
+	}
+}
+
 static enum vk_status scrub(struct vk_kv_txn *t, const struct vk_set *s, int *bad)
 {
 	struct vk_error err = {0};
@@ -395,6 +414,7 @@ static void check_set(struct fix *f, struct vk_kv_txn *t, const struct model *m)
 	assert_int_equal(ps.rows, rows);
 	check_stats(&c, rows);
 	check_points(f, &c);
+	check_ascent(f, &c);
 	check_want(f, &c);
 	assert_int_equal(scrub(t, &m->set, &bad), VK_OK);
 	assert_int_equal(bad, 0);
