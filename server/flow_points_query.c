@@ -8,6 +8,9 @@
 #include "server/qdrant_query.h"
 #include "store/guard.h"
 
+#define PLAIN_EF 256u
+#define PLAIN_LIMIT 100u
+
 typedef enum vk_status read_fn(struct vk_qd *q, struct vk_qd_queries *qs, size_t i, const vk_jv *body, bool groups, struct vk_error *err);
 
 struct lookup { /* the collection that group ids are looked up in; its view is begun outside of any guard */
@@ -96,13 +99,21 @@ static void work(struct vk_qd *q)
 	vk_qd_read(q, answer);
 }
 
+static bool is_plain(const struct vk_query *x)
+{
+	return x->kind == VK_QUERY_NEAREST && !x->prefetch_n && !x->filter && !x->exact && x->ef <= PLAIN_EF && x->limit <= PLAIN_LIMIT &&
+	       x->offset <= PLAIN_LIMIT;
+}
+
 static enum vk_status decode_one(struct vk_qd *q, read_fn *read, bool bare, struct vk_error *err)
 {
 	struct flow *f = NULL;
 	enum vk_status st = new_flow(q, 1, &f, err);
 	if (st) return st;
 	f->bare = bare;
-	return read(q, f->qs, 0, q->body, false, err);
+	st = read(q, f->qs, 0, q->body, false, err);
+	q->plain = !st && is_plain(f->qs->query);
+	return st;
 }
 
 static enum vk_status decode_batch(struct vk_qd *q, read_fn *read, bool bare, struct vk_error *err)

@@ -156,7 +156,7 @@ static void run_work(void *arg)
 	struct vk_qd *q = arg;
 	struct vk_error err;
 	if (!atomic_load(&q->stop)) {
-		q->work(q);
+		vk_qd_work(q);
 		return;
 	}
 	vk_fail(&err, VK_E_CANCELLED, "the request was given up before its turn came");
@@ -234,6 +234,7 @@ void vk_qd_serve(struct vk_app *app, struct vk_req *req, bool with_collection, b
 	enum vk_status st = parse_body(q, &err);
 	if (!st) st = decode(q, &err);
 	if (st) vk_qd_fail(q, &err);
+	else if (vk_qd_is_light(q)) vk_qd_work(q);
 	else vk_qd_go(q, work);
 }
 
