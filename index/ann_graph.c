@@ -171,12 +171,13 @@ static uint64_t scan_rows(uint64_t matches, uint64_t rows, uint32_t ef)
 	return SCAN_ROWS + (uint64_t)((ef ? ef : EF_DEFAULT) * walk * two_hop_wider(share));
 }
 
-/* Coarse codes rank less well: more of their nominations must be scored for the same recall (bench/RESULTS.md). */
+/* Nominations that are scored with their rows. Coarse codes rank less well, which shows where the beam is wide enough to have found
+ * the others: at ef 48 no recall is gained by more than twice the limit, at 256 half a hundredth (GloVe, s4), at 1,024 as much again. */
 static uint32_t want(const void *self, uint32_t limit, uint32_t ef)
 {
-	(void)ef;
-	uint32_t factor = vk_graph_profile(self) == VK_GRAPH_S8 ? 2 : 4;
-	return limit > UINT32_MAX / factor - 8 ? UINT32_MAX : limit * factor + 8;
+	uint64_t least = 2 * (uint64_t)limit + 8, most = vk_graph_profile(self) == VK_GRAPH_S8 ? least : 2 * least, n = ef ? ef / 2 : most;
+	n = n < least ? least : n > most ? most : n;
+	return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
 static uint64_t rows(const void *self)

@@ -48,7 +48,7 @@ extern const char *const vk_graph_profile_names[VK_GRAPH_PROFILES]; /* "auto", "
 struct vk_graph_conf {
 	uint32_t dims;
 	enum vk_metric metric; /* DOT, COSINE (rows and queries come as unit vectors) or L2 */
-	uint32_t degree;       /* edges a node, a multiple of 16; 0: 32 up to 200 dims, else 64 */
+	uint32_t degree;       /* edges a node, a multiple of 16; 0: 64 */
 	uint32_t ef_build;     /* beam of a node's own search; 0: 128 */
 	float alpha;           /* prune's second round; 0: 1.2 */
 	enum vk_graph_profile profile;

@@ -312,10 +312,10 @@ def test_another_plan_is_built_without_a_gap_in_answers(plain, rng):
     thread = threading.Thread(target=keep_asking, daemon=True)
     thread.start()
     built = index(plain)["detail"]
-    patch(plain, {"hnsw_config": {"ef_construct": 300, "m": 32}})
+    patch(plain, {"hnsw_config": {"ef_construct": 300, "m": 24}})
     assert index(plain)["serving"] and index(plain)["state"] == "building"
     wait_green(plain)
-    assert index(plain)["detail"] != built and "degree 64" in index(plain)["detail"]
+    assert index(plain)["detail"] != built and "degree 48" in index(plain)["detail"]
     stop.set()
     thread.join(20)
     assert not wrong and len(asked) > 20, (len(asked), wrong[:3])
