@@ -53,12 +53,12 @@ class Own:
 
     @staticmethod
     def grid(meta):
-        other = 64 if meta["d"] <= 200 else 32  # than the default degree
-        return [{"profile": p} for p in ("s8", "s4", "p8") if p != "p8" or meta["d"] >= 384] + [{"profile": "s8", "degree": other}]
+        lean = ["s8", "p8"] if meta["d"] >= 384 else ["s8"]
+        return [{"profile": p} for p in ("s8", "s4", "p8") if p != "p8" or "p8" in lean] + [{"profile": p, "degree": 32} for p in lean]
 
     @staticmethod
     def searches(config):
-        more = (10, 20) if config["profile"] == "s8" else (20, 40, 100)
+        more = (10, 20) if config["profile"] == "s8" else (10, 20, 40)
         return [{"ef": ef, "rerank": r} for r in more for ef in sorted({r, *ann_peers.EF}) if ef >= r]
 
 

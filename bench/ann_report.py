@@ -201,6 +201,43 @@ def filter_table(data):
                       "FAISS's recall", "FAISS's QPS", "FAISS's ef"], rows)
 
 
+def times(own, other, mode, target):
+    r = own.ratio(other, mode, target)
+    return (r, f"{r:.2f}x") if r else (None, "-")
+
+
+def hot(case):
+    built = case.result("build")
+    return built.get("hot", built.get("bytes"))
+
+
+def verdicts(libraries, meta):
+    """DESIGN's section 10 over one set, misses included; and who else is ahead of us anywhere."""
+    own, base = libraries.get("own"), libraries.get("hnswlib")
+    if not own or not base:
+        return ""
+    least, said = 2 if meta["d"] <= 200 else 3, []
+    for t in (0.95, 0.99):
+        r, text = times(own, base, "one", t)
+        said.append(f"{text} hnswlib at {t} " + report.judged(r and r >= least, f"(budget {least}x)"))
+    for name, what in (("faiss-hnsw", "ahead"), ("usearch", "ahead"), ("svs", "level")):
+        if name in libraries:
+            both = [times(own, libraries[name], "one", t) for t in (0.95, 0.99)]
+            said.append(f"{both[0][1]} and {both[1][1]} {name} " +
+                        report.judged(all(r is None or r >= (1 if what == "ahead" else 0.95) for r, _ in both), f"(budget: {what})"))
+    mine, theirs = own.best(), base.best()
+    a, b = mine.result("build"), theirs.result("build")
+    if not b.get("over"):
+        r = a["build_s"] / b["build_s"]
+        said.append(f"built in {r:.2f} of hnswlib's time ({mine.name} and {theirs.name}, the fastest at 0.95) " + report.judged(r <= 0.5, "(budget 0.5)"))
+    if meta["d"] >= 768:
+        r = hot(mine) / hot(theirs)
+        said.append(f"hot memory {100 * r:.0f} % of hnswlib's " + report.judged(r <= 0.35, "(budget 35 %)"))
+    before = [f"{n} at {t} ({1 / r:.2f}x ours)" for n, lib in libraries.items() if n != "own" for t in TARGETS
+              if (r := own.ratio(lib, "one", t)) and r < 1]
+    return "\n\nOne thread, ours beside the peers: " + "; ".join(said) + ". Ahead of ours: " + (", ".join(before) if before else "nobody") + "."
+
+
 def failures(data):
     said = []
     for lib in ann_bench.LIBRARIES:
@@ -226,7 +263,7 @@ def section(data):
                                     [(title, {k: v.curve(mode) for k, v in libraries.items()}) for mode, title in MODES.items()]))
     return f"### {data.name}: {m['n']:,} x {m['d']}, {m['metric']}\n\n{m['source']}. {m['nq']:,} queries, intrinsic dimension " \
         f"{m['intrinsic_dims']}.{fitted(m)}\n\n![recall and rate](../docs/ann/{file.name})\n\n{speed_table(libraries)}\n\n" \
-        f"{memory_table(libraries, m['n'])}{filter_table(data)}{failures(data)}"
+        f"{memory_table(libraries, m['n'])}{verdicts(libraries, m)}{filter_table(data)}{failures(data)}"
 
 
 def fitted(meta):
