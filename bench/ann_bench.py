@@ -58,7 +58,7 @@ class Own:
 
     @staticmethod
     def searches(config):
-        more = (10, 20) if config["profile"] == "s8" else (10, 20, 40)
+        more = (10, 20) if config["profile"] == "s8" else (10, 14, 20, 40)
         return [{"ef": ef, "rerank": r} for r in more for ef in sorted({r, *ann_peers.EF}) if ef >= r]
 
 
