@@ -51,7 +51,7 @@ struct vk_app {
 	char config_error[VK_ERROR_TEXT_MAX]; /* why a changed config was refused; "" = fine */
 	_Atomic bool offline, ready, sweeping;
 	struct vk_app_opts opts;      /* goes before the config, also before a changed one */
-	atomic_uint light_us[256]; /* what plain searches took lately, by collection: server/qdrant_light.c */
+	atomic_uint light_us[256]; /* what plain searches took lately, by vector: server/qdrant_light.c */
 	_Atomic uint64_t seen[1 << 14]; /* provenance of derived rows that was written lately */
 };
 

@@ -112,7 +112,7 @@ static enum vk_status decode_one(struct vk_qd *q, read_fn *read, bool bare, stru
 	if (st) return st;
 	f->bare = bare;
 	st = read(q, f->qs, 0, q->body, false, err);
-	q->plain = !st && is_plain(f->qs->query);
+	if (!st && is_plain(f->qs->query)) q->plain = 1 + f->qs->query->using->set.id;
 	return st;
 }
 

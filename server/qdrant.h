@@ -40,7 +40,7 @@ struct vk_qd {
 	struct vk_bytes name;        /* as the URL has it */
 	struct vk_colconf *conf;     /* a reference */
 	bool chore;                  /* its work waits for others: see vk_qd_chore() */
-	bool plain;                  /* decode's: work is short where an index is warm, see server/qdrant_light.c */
+	uint32_t plain;              /* decode's: 1 + the vector set of a plain search, see server/qdrant_light.c; 0: something else */
 	bool wait;                   /* ?wait=true; ours are durable either way, so only the reply's word differs */
 	uint64_t timeout_ms;         /* ?timeout=; 0: none */
 	struct vk_qd_text *texts, **texts_tail;

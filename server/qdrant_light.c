@@ -3,7 +3,7 @@
  *
  * To the pool and back are two wake-ups and two changes of what the HTTP thread polls: as much as a search of a warm index
  * takes. So a plain search (one query by vector, no filter, nothing to embed) runs on the HTTP thread when such searches of its
- * collection took little lately, wherever they ran. One that takes long, because its pages are cold or its index went, sends those
+ * collection's vector took little lately, wherever they ran. One that takes long, because its pages are cold or its index went, sends those
  * that follow to the pool until they are quick again; nothing is known after a start, and then it is the pool's, too.
  *
  * Not taken: judging by the collection's size (what counts is whether its pages are in memory); all on HTTP threads (a scan of
@@ -21,7 +21,7 @@
 
 static atomic_uint *lately_of(const struct vk_qd *q)
 {
-	uint64_t hash = (uint64_t)(uintptr_t)q->c * 0x9e3779b97f4a7c15u;
+	uint64_t hash = ((uint64_t)(uintptr_t)q->c ^ (uint64_t)q->plain << 48) * 0x9e3779b97f4a7c15u;
 	return &q->app->light_us[hash >> 56];
 }
 
