@@ -249,6 +249,15 @@ static enum vk_status seal_sets(struct vk_kv_txn *t, const struct vk_colconf *co
 	return VK_E_NOT_FOUND;
 }
 
+/* Rows that wait for their final place. Without any a look for blocks to compact is nothing that a client should wait for. */
+static bool any_tail(struct vk_kv_txn *t, const struct vk_colconf *conf)
+{
+	struct vk_vset_stats s = {0};
+	for (size_t i = 0; i < conf->vectors_n && !s.tail_rows; i++)
+		if (vk_vset_stats(t, &conf->vectors[i].set, &s)) return true;
+	return s.tail_rows;
+}
+
 static enum vk_status seal(struct vk_collection *c, struct vk_kv_txn *t, const struct vk_colconf *conf)
 {
 	struct vk_background *b = &c->background;
@@ -258,9 +267,10 @@ static enum vk_status seal(struct vk_collection *c, struct vk_kv_txn *t, const s
 		b->all = all;
 		atomic_store(&c->tail_rows, 0);
 	}
-	atomic_store(&c->sealing, true);
+	if (any_tail(t, conf)) atomic_store(&c->sealing, true);
 	enum vk_status st = seal_sets(t, conf, b->all, &b->set_at, &b->block);
-	if (st != VK_E_BUSY) b->set_at = b->block = 0;
+	if (st == VK_E_BUSY) atomic_store(&c->sealing, true);
+	else b->set_at = b->block = 0;
 	return st;
 }
 

@@ -427,6 +427,22 @@ static void test_collection_sweep_of_an_idle_collection_seals_its_tail(void **st
 	fix_close(&f);
 }
 
+/* A client that waits for green after a restart waits for nothing when no row does. */
+static void test_collection_opened_without_a_tail_seals_nothing(void **state)
+{
+	(void)state;
+	struct fix f;
+	fix_open(&f, plain);
+	for (uint64_t i = 0; i < 20; i++) assert_int_equal(call(&f, VK_OP_UPSERT, i, 1, NULL, NULL), VK_OK);
+	assert_int_equal(vk_collection_seal(f.c), VK_OK);
+	for (int round = 0; round < 50; round++) {
+		vk_collection_unref(f.c);
+		f.c = collection_open(f.path, NULL, f.writers);
+		for (int i = 0; i < 100; i++) assert_false(fix_stats(&f).sealing);
+	}
+	fix_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -440,6 +456,7 @@ int main(void)
 	    cmocka_unit_test(test_collection_failing_write_takes_no_neighbour_with_it),
 	    cmocka_unit_test(test_collection_points_expire_with_and_without_an_index),
 	    cmocka_unit_test(test_collection_sweep_of_an_idle_collection_seals_its_tail),
+	    cmocka_unit_test(test_collection_opened_without_a_tail_seals_nothing),
 	};
 	vk_log_set_level(VK_LOG_ERROR);
 	return cmocka_run_group_tests(tests, NULL, NULL);
