@@ -30,9 +30,6 @@
 #define K 10
 #define NONE UINT32_MAX
 #define QUERIES_MAX 256
-/* As the server decides (index/ann_search.c, index/ann_graph.c): of all rows */
-#define FEW_IN_ALL 100
-#define TWO_HOP_SHARE 0.2
 
 struct rows {
 	const float *row;
@@ -237,12 +234,13 @@ static double rate(struct run *r, struct truth *t, struct vk_hit *hit, struct wa
 	return (double)passes * r->queries / took;
 }
 
+/* As the server decides: index/ann_search.c, index/ann_graph.c. */
 static const char *way(const struct run *r)
 {
-	uint64_t few = r->base.n / FEW_IN_ALL, most = vk_ann_graph.scan_rows(r->allow_n, r->base.n, r->ef);
+	uint64_t few = r->base.n / VK_ANN_FEW_IN_ALL, most = vk_ann_graph.scan_rows(r->allow_n, r->base.n, r->ef);
 	if (most > few) few = most;
 	if (r->allow_n <= few) return "scan";
-	return r->allow && (double)r->allow_n < TWO_HOP_SHARE * r->base.n ? "two hop" : "plain";
+	return r->allow && (double)r->allow_n < VK_ANN_TWO_HOP_SHARE * r->base.n ? "two hop" : "plain";
 }
 
 static void measure(struct run *r, const char *kind, double share)

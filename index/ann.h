@@ -33,6 +33,10 @@ extern const char *const vk_ann_engine_names[VK_ANN_ENGINES]; /* "none", "graph"
 /* --- what a config asks for (ann_plan.c) --- */
 
 #define VK_ANN_SCAN_AUTO UINT64_MAX /* the engine knows what its searches cost */
+#define VK_ANN_FEW_IN_ALL 100       /* a hundredth of all rows is scanned, whatever its number */
+/* Of the live rows: where more are allowed the graph's plain walk is faster (bench_ann_filter: even at a fifth when what is allowed
+ * lies everywhere, two hops ahead twice over when it lies apart from the query). */
+#define VK_ANN_TWO_HOP_SHARE 0.2
 
 struct vk_ann_plan {
 	enum vk_ann_engine engine;   /* NONE: exact search alone */

@@ -11,9 +11,6 @@
 #define DRIFT_PART 10         /* and at least a tenth of them */
 #define REBUILD_ROWS 1000
 #define TUNE_MS 100
-/* Of the live rows: where more are allowed the plain walk is faster (bench_ann_filter: even at a fifth when what is allowed lies
- * everywhere, two hops ahead twice over when it lies apart from the query). */
-#define TWO_HOP_SHARE 0.2
 #define TWO_HOP_AS_WIDE 0.1 /* the fewer are allowed, the sparser what the walk sees of them: from here on its beam grows by the root */
 #define TWO_HOP_WIDEST 4.0
 #define WALK_ROWS 35          /* a unit of ef, without a filter */
@@ -141,7 +138,7 @@ static enum vk_status nominate(void *self, struct vk_ann_ask *ask)
 	struct vk_graph_query q = {.vector = ask->vector, .ef = ask->ef ? ask->ef : EF_DEFAULT, .want = ask->want, .allow = ask->allow,
 				   .allow_n = ask->allow_n, .label = ask->slot};
 	if (ask->allow) {
-		q.two_hop = (double)ask->allow_count < TWO_HOP_SHARE * vk_graph_live(self);
+		q.two_hop = (double)ask->allow_count < VK_ANN_TWO_HOP_SHARE * vk_graph_live(self);
 		q.visit_max = VISITS_PER_ALLOWED * ask->allow_count;
 		if (q.visit_max < VISITS_MIN) q.visit_max = VISITS_MIN;
 		if (q.two_hop) {

@@ -17,7 +17,6 @@
 #include "index/exact_run.h"
 #include "store/guard.h"
 
-#define FEW_IN_ALL 100      /* a hundredth of all rows is scanned, whatever its number */
 #define SCORE_ROWS 256
 #define LIMIT_MAX (VK_GRAPH_EF_MAX / 8)
 #define WIDEN_MAX 4
@@ -159,30 +158,40 @@ static void order_slots(struct vk_ann_ask *ask)
 }
 
 /* Slots of which the view has no row any more are passed over. */
-static enum vk_status score_nominations(struct search *x, size_t i, const struct vk_exact_query *q, struct vk_arena *a)
+static enum vk_status score_rows(struct search *x, size_t i, struct vk_vset_ascent *rows, const struct vk_prepared *p, struct rows *r)
 {
 	struct vk_ann_ask *ask = &x->ask[i];
-	struct vk_prepared p;
-	struct rows *r = vk_arena_alloc(a, sizeof *r);
-	char *form = vk_arena_alloc(a, vk_scorer_query_bytes(&x->scorer) + 64);
-	if (!r || !form) return VK_E_NOMEM;
-	vk_scorer_prepare(&x->scorer, q->vector, (char *)(((uintptr_t)form + 63) & ~(uintptr_t)63), &p);
-	r->n = 0;
-	struct vk_vset_ascent rows = {.t = x->v->t, .s = x->set};
-	order_slots(ask);
 	for (uint32_t j = 0; j < ask->n; j++) {
 		struct vk_row row;
 		if (!x->in && x->delta && vk_bitmap_has(x->delta->slots, ask->slot[j])) continue;
-		enum vk_status st = vk_vset_ascend(&rows, ask->slot[j], &row);
+		enum vk_status st = vk_vset_ascend(rows, ask->slot[j], &row);
 		if (st == VK_E_NOT_FOUND) continue;
 		if (st) return st;
 		x->valid[i]++;
 		r->row[r->n] = row.p;
 		r->inv_norm[r->n] = row.inv_norm;
 		r->slot[r->n++] = ask->slot[j];
-		if (r->n == SCORE_ROWS) score(x, i, &p, r);
+		if (r->n == SCORE_ROWS) score(x, i, p, r);
 	}
-	if (r->n) score(x, i, &p, r);
+	if (r->n) score(x, i, p, r);
+	return VK_OK;
+}
+
+static enum vk_status score_nominations(struct search *x, size_t i, const struct vk_exact_query *q, struct vk_arena *a)
+{
+	struct vk_ann_ask *ask = &x->ask[i];
+	struct vk_prepared p;
+	struct vk_vset_ascent rows;
+	struct rows *r = vk_arena_alloc(a, sizeof *r);
+	char *form = vk_arena_alloc(a, vk_scorer_query_bytes(&x->scorer) + 64);
+	if (!r || !form) return VK_E_NOMEM;
+	vk_scorer_prepare(&x->scorer, q->vector, (char *)(((uintptr_t)form + 63) & ~(uintptr_t)63), &p);
+	r->n = 0;
+	order_slots(ask);
+	enum vk_status st = vk_vset_ascend_begin(&rows, x->v->t, x->set, ask->n ? ask->slot[0] : 0);
+	if (!st) st = score_rows(x, i, &rows, &p, r);
+	vk_vset_ascend_end(&rows);
+	if (st) return st;
 	x->found->visited += ask->visited;
 	x->found->rescored += x->valid[i];
 	return VK_OK;
@@ -272,7 +281,7 @@ static enum vk_status search_delta(struct search *x, struct vk_exact_query *cons
 
 static bool scan_pays(const struct search *x, uint32_t ef)
 {
-	uint64_t few = x->rows / FEW_IN_ALL, most = x->scan_rows_max;
+	uint64_t few = x->rows / VK_ANN_FEW_IN_ALL, most = x->scan_rows_max;
 	if (most == VK_ANN_SCAN_AUTO) most = x->gen->ops->scan_rows(x->matches, x->rows, ef);
 	if (most > few) few = most;
 	if (x->matches <= few) return true;

@@ -85,12 +85,8 @@ static enum vk_status block_rows(struct vk_kv_txn *t, const struct vk_set *s, ui
 	return vk_rec_block_decode(&b->rows, &shape, b->value) ? VK_OK : vk_vset_damaged(s, "block", block, b->value);
 }
 
-static enum vk_status block_dead(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
+static enum vk_status block_dead(const struct vk_set *s, uint32_t block, struct vk_bytes dead, struct vk_vset_block *b)
 {
-	struct vk_bytes dead;
-	enum vk_status st = vk_vset_get(t, VK_T_DEAD, s->id, block, &dead);
-	if (st == VK_E_NOT_FOUND) return VK_OK;
-	if (st) return st;
 	if (!vk_rec_dead_decode(b->dead, s->id, block, b->rows.slots, dead))
 		return vk_vset_damaged(s, "dead bits", block, dead);
 	b->has_dead = true;
@@ -99,16 +95,17 @@ static enum vk_status block_dead(struct vk_kv_txn *t, const struct vk_set *s, ui
 
 enum vk_status vk_vset_block(struct vk_kv_txn *t, const struct vk_set *s, uint32_t block, struct vk_vset_block *b)
 {
+	struct vk_bytes dead;
 	enum vk_status st = block_rows(t, s, block, b);
-	return st ? st : block_dead(t, s, block, b);
+	if (st) return st;
+	st = vk_vset_get(t, VK_T_DEAD, s->id, block, &dead);
+	if (st) return st == VK_E_NOT_FOUND ? VK_OK : st;
+	return block_dead(s, block, dead, b);
 }
 
-static enum vk_status tail_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out)
+static enum vk_status tail_row(const struct vk_set *s, uint32_t slot, struct vk_bytes value, struct vk_row *out)
 {
-	struct vk_bytes value;
 	struct vk_rec_tail row;
-	enum vk_status st = vk_vset_get(t, VK_T_TAIL, s->id, slot, &value);
-	if (st) return st;
 	if (!vk_rec_tail_decode(&row, s->dtype, vk_row_bytes(s->dtype, s->dims), value))
 		return vk_vset_damaged(s, "row of slot", slot, value);
 	*out = (struct vk_row){.p = row.row, .inv_norm = row.inv_norm};
@@ -126,44 +123,44 @@ static enum vk_status row_here(const struct vk_vset_block *b, uint32_t i, struct
 enum vk_status vk_vset_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out)
 {
 	struct vk_vset_block b;
+	struct vk_bytes tail;
 	uint32_t slots = vk_vset_rows(s);
-	enum vk_status st = tail_row(t, s, slot, out);
+	enum vk_status st = vk_vset_get(t, VK_T_TAIL, s->id, slot, &tail);
+	if (!st) return tail_row(s, slot, tail, out);
 	if (st != VK_E_NOT_FOUND) return st;
 	st = vk_vset_block(t, s, slot / slots, &b);
 	return st ? st : row_here(&b, slot & (slots - 1), out);
 }
 
-/* The set's first entry of a table at or behind n; UINT64_MAX: none. */
-static enum vk_status first_from(struct vk_kv_txn *t, enum vk_table table, uint32_t set, uint32_t n, uint64_t *out)
+enum vk_status vk_vset_ascend_begin(struct vk_vset_ascent *a, struct vk_kv_txn *t, const struct vk_set *s, uint32_t from)
 {
-	struct vk_kv_cursor *c;
-	struct vk_bytes k, v;
-	uint8_t key[VK_REC_VSET_KEY];
-	uint32_t of, at;
-	*out = UINT64_MAX;
-	enum vk_status st = vk_kv_cursor_open(t, table, &c);
-	if (st) return st;
-	st = vk_kv_seek(c, vk_vset_key(key, set, n), &k, &v);
-	if (!st && vk_rec_vset_key_read(k, &of, &at) && of == set) *out = at;
-	vk_kv_cursor_close(c);
-	return st == VK_E_NOT_FOUND ? VK_OK : st;
+	*a = (struct vk_vset_ascent){.t = t, .s = s, .slot = from};
+	enum vk_status st = vk_vset_walk_open(&a->tail, t, VK_T_TAIL, s->id);
+	if (!st) st = vk_vset_walk_open(&a->dead, t, VK_T_DEAD, s->id);
+	if (!st) st = vk_vset_walk_seek(&a->tail, from);
+	if (!st) st = vk_vset_walk_seek(&a->dead, from / vk_vset_rows(s));
+	return st;
 }
 
 enum vk_status vk_vset_ascend(struct vk_vset_ascent *a, uint32_t slot, struct vk_row *out)
 {
 	struct vk_vset_block b;
 	uint32_t slots = vk_vset_rows(a->s), block = slot / slots;
-	enum vk_status st = VK_OK;
-	if (a->begun && slot < a->slot) return VK_E_INVALID;
-	if (!a->begun || slot > a->tail) st = first_from(a->t, VK_T_TAIL, a->s->id, slot, &a->tail);
-	if (!st && (!a->begun || block > a->dead)) st = first_from(a->t, VK_T_DEAD, a->s->id, block, &a->dead);
-	if (st) return st;
-	a->begun = true;
+	if (slot < a->slot) return VK_E_INVALID;
 	a->slot = slot;
-	if (slot == a->tail) return tail_row(a->t, a->s, slot, out);
+	enum vk_status st = vk_vset_walk_to(&a->tail, slot);
+	if (!st) st = vk_vset_walk_to(&a->dead, block);
+	if (st) return st;
+	if (!a->tail.end && a->tail.n == slot) return tail_row(a->s, slot, a->tail.value, out);
 	st = block_rows(a->t, a->s, block, &b);
-	if (!st && block == a->dead) st = block_dead(a->t, a->s, block, &b);
+	if (!st && !a->dead.end && a->dead.n == block) st = block_dead(a->s, block, a->dead.value, &b);
 	return st ? st : row_here(&b, slot & (slots - 1), out);
+}
+
+void vk_vset_ascend_end(struct vk_vset_ascent *a)
+{
+	vk_vset_walk_close(&a->tail);
+	vk_vset_walk_close(&a->dead);
 }
 
 bool vk_vset_has(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot)

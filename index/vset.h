@@ -51,17 +51,25 @@ struct vk_row {
 	float inv_norm;
 };
 enum vk_status vk_vset_row(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot, struct vk_row *out);
-/* Rows of ascending slots out of one view: where the tail and the dead bits go on is remembered, so that most rows cost one look-up
- * instead of three. Zeroed but for t and s at the beginning; holds nothing that must be freed. A slot that lies before an
- * earlier one's is VK_E_INVALID. */
+/* A cursor's walk over one set's entries of one table. */
+struct vk_vset_walk {
+	struct vk_kv_cursor *c;
+	uint32_t set;
+	uint32_t n;  /* block or slot */
+	struct vk_bytes value;
+	bool end;    /* n and value mean nothing */
+};
+/* Rows of ascending slots out of one view: walks of the tail and the dead bits go along, so that most rows cost one look-up instead of
+ * three. A slot below an earlier one's is VK_E_INVALID. End it, whatever begin said. */
 struct vk_vset_ascent {
 	struct vk_kv_txn *t;
 	const struct vk_set *s;
-	bool begun;
-	uint32_t slot;                 /* the last that was asked for */
-	uint64_t tail, dead;           /* the first at or behind it: slot, block; UINT64_MAX: none */
+	uint32_t slot; /* the least that may be asked for */
+	struct vk_vset_walk tail, dead;
 };
+enum vk_status vk_vset_ascend_begin(struct vk_vset_ascent *a, struct vk_kv_txn *t, const struct vk_set *s, uint32_t from);
 enum vk_status vk_vset_ascend(struct vk_vset_ascent *a, uint32_t slot, struct vk_row *out);
+void vk_vset_ascend_end(struct vk_vset_ascent *a);
 bool vk_vset_has(struct vk_kv_txn *t, const struct vk_set *s, uint32_t slot);
 /* Widened to f32; unit: times the inverse norm (what the API shows under cosine). */
 void vk_row_f32(const struct vk_set *s, const struct vk_row *r, bool unit, float *dst);

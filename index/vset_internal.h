@@ -77,14 +77,7 @@ enum vk_status vk_vset_dead_put(struct vk_vset_writer *w, uint32_t block, const 
 /* Deletes a block's tail rows. Keeps counts.tail_rows and bytes; says how many. */
 enum vk_status vk_vset_tail_clear(struct vk_vset_writer *w, uint32_t block, uint32_t *n);
 
-/* A cursor's walk over one set's entries of one table. */
-struct vk_vset_walk {
-	struct vk_kv_cursor *c;
-	uint32_t set;
-	uint32_t n;  /* block or slot */
-	struct vk_bytes value;
-	bool end;    /* n and value mean nothing */
-};
+/* Walks (struct vk_vset_walk). */
 enum vk_status vk_vset_walk_open(struct vk_vset_walk *w, struct vk_kv_txn *t, enum vk_table table, uint32_t set);
 void vk_vset_walk_close(struct vk_vset_walk *w);
 /* To the first entry >= n. Past the last number: pass 2^32. */

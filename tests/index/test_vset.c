@@ -364,8 +364,9 @@ static void check_points(struct fix *f, struct check *c)
 static void check_ascent(struct fix *f, struct check *c)
 {
 	for (uint32_t stride = 1; stride < 2000; stride = stride * 6 + 1) {
-		struct vk_vset_ascent a = {.t = c->t, .s = &c->m->set};
+		struct vk_vset_ascent a;
 		uint32_t i = below(f, c->m->slots < 50 ? 1 : 50);
+		assert_int_equal(vk_vset_ascend_begin(&a, c->t, &c->m->set, i + c->m->base), VK_OK);
 		for (uint32_t last = 0; i < c->m->slots; last = i, i += 1 + below(f, stride)) {
 			struct vk_row row, one;
 			enum vk_status st = vk_vset_ascend(&a, i + c->m->base, &row);
@@ -376,6 +377,7 @@ static void check_ascent(struct fix *f, struct check *c)
 			}
 			if (last < i) assert_int_equal(vk_vset_ascend(&a, last + c->m->base, &row), VK_E_INVALID);
 		}
+		vk_vset_ascend_end(&a);
 	}
 }
 
