@@ -165,16 +165,6 @@ static enum vk_status put_section(struct out *o, const struct vk_faiss *f, struc
 	return st;
 }
 
-static enum vk_status sync_directory_of(const char *path, struct vk_error *err)
-{
-	char dir[PATH_MAX];
-	snprintf(dir, sizeof dir, "%s", path);
-	char *slash = strrchr(dir, '/');
-	if (slash == dir) return vk_dir_sync("/", err);
-	if (slash) *slash = 0;
-	return vk_dir_sync(slash ? dir : ".", err);
-}
-
 /* Lists that are mapped are FAISS's part as it was written: copied from the file that they are in. */
 static enum vk_status copy_faiss_part(const struct vk_faiss *f, struct out *o)
 {
@@ -206,7 +196,7 @@ static enum vk_status write_file(const struct vk_faiss *f, const char *path, str
 	if (!st && fsync(o.fd) != 0) st = fail_errno(err, tmp);
 	if (o.fd >= 0 && close(o.fd) != 0 && !st) st = fail_errno(err, tmp);
 	if (!st && rename(tmp, path) != 0) st = fail_errno(err, path);
-	if (!st) st = sync_directory_of(path, err);
+	if (!st) st = vk_dir_sync_of(path, err);
 	else if (o.fd >= 0) unlink(tmp);
 	free(o.buffer);
 	return st;

@@ -104,18 +104,24 @@ void vk_walk_emitted(struct vk_walk *w)
 
 /* --- met before, exactly --- */
 
-static enum vk_status bits_begin(struct vk_graph_scratch *s, uint32_t n)
+/* Bits for so many nodes, clean when they are new. */
+static enum vk_status bits_room(uint64_t **bits, size_t *words_max, uint32_t n)
 {
 	size_t words = ((size_t)n + 63) / 64;
-	if (!s->touched && !(s->touched = malloc(VK_WALK_TOUCHED * sizeof *s->touched))) return VK_E_NOMEM;
-	if (words <= s->bits_words) return VK_OK;
+	if (words <= *words_max) return VK_OK;
 	words += words / 4;
 	uint64_t *more = calloc(words, sizeof *more);
 	if (!more) return VK_E_NOMEM;
-	free(s->bits); /* clean, as between searches it always is */
-	s->bits = more;
-	s->bits_words = words;
+	free(*bits);
+	*bits = more;
+	*words_max = words;
 	return VK_OK;
+}
+
+static enum vk_status bits_begin(struct vk_graph_scratch *s, uint32_t n)
+{
+	if (!s->touched && !(s->touched = malloc(VK_WALK_TOUCHED * sizeof *s->touched))) return VK_E_NOMEM;
+	return bits_room(&s->bits, &s->bits_words, n); /* clean, as between searches they always are */
 }
 
 static void bits_end(struct vk_graph_scratch *s)
@@ -144,19 +150,6 @@ static inline void bits_add(struct vk_graph_scratch *s, uint32_t node)
 
 /* --- who may answer, node by node --- */
 
-static enum vk_status may_room(struct vk_graph_scratch *s, uint32_t n)
-{
-	size_t words = ((size_t)n + 63) / 64;
-	if (words <= s->may_words) return VK_OK;
-	words += words / 4;
-	uint64_t *more = malloc(words * sizeof *more);
-	if (!more) return VK_E_NOMEM;
-	free(s->may);
-	s->may = more;
-	s->may_words = words;
-	return VK_OK;
-}
-
 static inline uint64_t chains(const struct vk_graph *g, size_t word)
 {
 	return __atomic_load_n((const uint64_t *)(const void *)g->chains.p + word, __ATOMIC_RELAXED);
@@ -166,7 +159,7 @@ static inline uint64_t chains(const struct vk_graph *g, size_t word)
 static enum vk_status may_begin(const struct vk_walk *w, uint64_t **may)
 {
 	const struct vk_graph_query *q = w->q;
-	enum vk_status st = may_room(w->s, w->n);
+	enum vk_status st = bits_room(&w->s->may, &w->s->may_words, w->n);
 	if (st) return st;
 	*may = w->s->may;
 	for (size_t word = 0; word < ((size_t)w->n + 63) / 64; word++) (*may)[word] = chains(w->g, word);
@@ -185,8 +178,7 @@ static enum vk_status may_begin(const struct vk_walk *w, uint64_t **may)
 struct wide {
 	struct vk_walk *w;
 	struct vk_pool_deep *front, *best; /* best NULL: front answers */
-	bool two_hop;
-	uint64_t *may; /* two_hop: bits, not met and may answer; else NULL */
+	uint64_t *may; /* two hops: bits, not met and may answer; NULL: plain */
 	uint32_t list[VK_WALK_LIST], list_n;
 };
 
@@ -325,7 +317,7 @@ static void walk(struct wide *x)
 		vk_walk_note(w, key);
 		uint64_t next = vk_pool_deep_peek(x->front);
 		if (next != UINT64_MAX) vk_walk_fetch_edges(w, vk_pool_node(next));
-		if (x->two_hop)
+		if (x->may)
 			gather_two_hop(x, vk_pool_node(key));
 		else
 			gather_plain(x, vk_pool_node(key));
@@ -349,13 +341,13 @@ static enum vk_status deep_begin(struct vk_pool_deep *p, uint32_t *max, uint32_t
 enum vk_status vk_walk_wide(struct vk_walk *w, uint32_t ef, bool live_only, bool *from_front)
 {
 	struct vk_graph_scratch *s = w->s;
-	struct wide x = {.w = w, .front = &s->front, .two_hop = w->q && w->q->allow && w->q->two_hop};
+	struct wide x = {.w = w, .front = &s->front};
 	if (live_only || (w->q && w->q->allow)) x.best = &s->best;
 	*from_front = !x.best;
 	enum vk_status st = deep_begin(x.front, &s->front_max, x.best ? VK_GRAPH_EF_MAX : ef);
 	if (!st && x.best) st = deep_begin(x.best, &s->best_max, ef);
 	if (!st) st = bits_begin(s, w->n);
-	if (!st && x.two_hop) st = may_begin(w, &x.may);
+	if (!st && w->q && w->q->allow && w->q->two_hop) st = may_begin(w, &x.may);
 	if (st) return st;
 	walk(&x);
 	bits_end(s);

@@ -41,6 +41,7 @@
 
 #include "index/graph.h"
 
+#define VK_GRAPH_CAPACITY_DEFAULT (1u << 26)
 #define VK_GRAPH_ENTRIES_MAX 1024u
 #define VK_GRAPH_CODE_ALIGN 64u
 #define VK_GRAPH_SEEDS 4u /* entries that a search starts from */

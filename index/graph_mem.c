@@ -15,10 +15,9 @@
 
 #include "store/patch.h"
 
-#define CAPACITY_DEFAULT (1u << 26)
 #define CAPACITY_LEAST 1024u
-/* At 32 GloVe's 100 dimensions cost three quarters of the queries a second at recall 0.95 and half at 0.99; building takes a third less,
- * and rows that are easier to search gain nothing (bench/RESULTS.md). */
+/* At 32 GloVe's 100 dimensions are left with 0.57 of the queries a second at recall 0.95 and 0.47 at 0.99; building takes a third less.
+ * Of rows that are easier to search some profiles gain at 32 and others lose, by a seventh at most (bench/RESULTS.md). */
 #define DEGREE 64
 #define DIMS_MAX 65536u /* 255 * 128 * dims fits 31 bits */
 #define LABELS_MAX VK_GRAPH_NODES_MAX /* address space for node_of; touched by the labels that are used */
@@ -151,7 +150,7 @@ static void conf_defaults(struct vk_graph_conf *c)
 	if (!c->degree) c->degree = DEGREE;
 	if (!c->ef_build) c->ef_build = 128;
 	if (c->alpha == 0) c->alpha = 1.2f;
-	if (!c->capacity) c->capacity = CAPACITY_DEFAULT;
+	if (!c->capacity) c->capacity = VK_GRAPH_CAPACITY_DEFAULT;
 	if (c->capacity < CAPACITY_LEAST) c->capacity = CAPACITY_LEAST;
 }
 

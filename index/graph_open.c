@@ -14,8 +14,6 @@
 #include "index/graph_file.h"
 #include "store/patch.h"
 
-#define CAPACITY_DEFAULT (1u << 26)
-
 /* --- sections --- */
 
 struct vk_graph_slab *vk_graph_slab_of(struct vk_graph *g, int section)
@@ -103,7 +101,7 @@ static enum vk_status bind_labels(struct vk_graph_reader *r, struct vk_graph *g)
 /* An empty graph with room for what the file holds. */
 static enum vk_status graph_for(struct vk_graph_reader *r, uint32_t capacity, struct vk_graph **out)
 {
-	if (!capacity) capacity = CAPACITY_DEFAULT;
+	if (!capacity) capacity = VK_GRAPH_CAPACITY_DEFAULT;
 	const struct vk_graph_file_head *h = &r->h;
 	struct vk_graph_conf c = {
 	    .dims = h->dims,

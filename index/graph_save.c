@@ -86,17 +86,6 @@ static enum vk_status put_all(struct writer *w, const struct vk_graph *g, struct
 	return st;
 }
 
-static enum vk_status sync_directory_of(const char *path, struct vk_error *err)
-{
-	char dir[PATH_MAX_BYTES];
-	const char *slash = strrchr(path, '/');
-	size_t n = slash ? (size_t)(slash - path) : 0;
-	if (n >= sizeof dir) return vk_fail(err, VK_E_INVALID, "the path of a graph file is too long");
-	memcpy(dir, path, n);
-	dir[n] = 0;
-	return vk_dir_sync(n ? dir : slash ? "/" : ".", err);
-}
-
 enum vk_status vk_graph_save(struct vk_graph *g, const char *path, uint64_t sequence, const uint8_t tag[32], struct vk_error *err)
 {
 	char tmp[PATH_MAX_BYTES];
@@ -115,5 +104,5 @@ enum vk_status vk_graph_save(struct vk_graph *g, const char *path, uint64_t sequ
 		unlink(tmp);
 		return st;
 	}
-	return sync_directory_of(path, err);
+	return vk_dir_sync_of(path, err);
 }

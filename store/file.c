@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,17 @@ enum vk_status vk_dir_sync(const char *path, struct vk_error *err)
 	enum vk_status st = rc ? fail_errno(err, path) : VK_OK;
 	close(fd);
 	return st;
+}
+
+enum vk_status vk_dir_sync_of(const char *path, struct vk_error *err)
+{
+	char dir[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	size_t n = slash ? (size_t)(slash - path) : 0;
+	if (n >= sizeof dir) return vk_fail(err, VK_E_INVALID, "%.64s...: the path is too long", path);
+	memcpy(dir, path, n);
+	dir[n] = 0;
+	return vk_dir_sync(n ? dir : slash ? "/" : ".", err);
 }
 
 bool vk_dir_is_empty(const char *path)

@@ -13,6 +13,8 @@
 /* The directory and its parents, 0700; fine when it is there. */
 enum vk_status vk_dir_make(const char *path, struct vk_error *err);
 enum vk_status vk_dir_sync(const char *path, struct vk_error *err);
+/* The one that a file is in. */
+enum vk_status vk_dir_sync_of(const char *path, struct vk_error *err);
 /* Missing or empty. */
 bool vk_dir_is_empty(const char *path);
 /* Deletes the directory with what is in it, three levels of subdirectories deep. */
