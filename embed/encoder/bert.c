@@ -231,27 +231,35 @@ out:
 	return st;
 }
 
+static enum vk_status pack_weights(struct vk_bert *b)
+{
+	struct vk_error err; /* every name was found when the model was loaded */
+	size_t floats = b->used, bytes = (floats * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+	size_t rows = VK_PANEL * (b->inner > b->hidden ? b->inner : b->hidden);
+	struct loader l = {b, malloc(rows * sizeof(float)), &err};
+	enum vk_status st = VK_E_NOMEM;
+	if (!l.rows || !(b->memory = aligned_alloc(ALIGNMENT, bytes))) goto out;
+	memset(b->memory, 0, bytes);
+	st = load_weights(&l);
+out:
+	if (st) {
+		free(b->memory);
+		b->memory = NULL;
+		b->used = floats; /* the next text tries again */
+	}
+	free(l.rows);
+	return st;
+}
+
 /* Whoever comes meanwhile waits: the first text needs all of it. */
 static enum vk_status pack_once(struct vk_bert *b)
 {
+	enum vk_status st = VK_OK;
 	if (atomic_load_explicit(&b->packed, memory_order_acquire)) return VK_OK;
 	pthread_mutex_lock(&b->packing);
-	enum vk_status st = VK_OK;
 	if (!atomic_load_explicit(&b->packed, memory_order_relaxed)) {
-		struct vk_error err;
-		size_t bytes = (b->used * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-		size_t rows = VK_PANEL * (b->inner > b->hidden ? b->inner : b->hidden);
-		float *memory = aligned_alloc(ALIGNMENT, bytes);
-		struct loader l = {b, malloc(rows * sizeof(float)), &err};
-		st = memory && l.rows ? VK_OK : VK_E_NOMEM;
-		if (!st) {
-			b->memory = memset(memory, 0, bytes);
-			st = load_weights(&l);
-			atomic_store_explicit(&b->packed, !st, memory_order_release);
-		} else {
-			free(memory);
-		}
-		free(l.rows);
+		st = pack_weights(b);
+		atomic_store_explicit(&b->packed, !st, memory_order_release);
 	}
 	pthread_mutex_unlock(&b->packing);
 	return st;
