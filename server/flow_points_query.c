@@ -1,6 +1,7 @@
 /*
  * Searching over HTTP: the universal query, the older search, both in batches and in groups. All are a list of struct vk_query over
- * one view, run on the pool; what differs is how the body is read and how the answer is wrapped.
+ * one view, run on the pool, or on the HTTP thread when it is plain and such searches were quick lately (server/qdrant_light.c). What
+ * differs is how the body is read and how the answer is wrapped.
  */
 #include "base/clock.h"
 #include "base/utf8.h"

@@ -45,7 +45,7 @@ struct vk_qd {
 	uint64_t timeout_ms;         /* ?timeout=; 0: none */
 	struct vk_qd_text *texts, **texts_tail;
 	size_t texts_n;
-	void (*work)(struct vk_qd *q); /* on the pool: no lock held, may take long */
+	void (*work)(struct vk_qd *q); /* on the pool, or here when it is light: no lock held, may take long */
 	void *flow;                  /* the flow's own */
 	void (*flow_free)(void *flow); /* NULL, or what frees it when the request ends, however it does */
 	atomic_bool stop;            /* the client left, or the deadline passed: long work looks at it */
@@ -65,7 +65,8 @@ struct vk_qd {
  * A body is parsed when there is one; body_required: none is a 400. */
 struct vk_qd *vk_qd_new(struct vk_app *app, struct vk_req *req, bool with_collection, bool body_required);
 /* The whole life of a route with a body: vk_qd_new(), decode (which fills q->flow), vk_qd_go(). A small body is parsed and decoded on this
- * thread, a large one on the pool, so that no HTTP thread is held. Call it last in the handler. */
+ * thread, a large one on the pool, so that no HTTP thread is held; a plain search that is quick lately (server/qdrant_light.c) is
+ * worked here, too, everything else on the pool. Call it last in the handler. */
 void vk_qd_serve(struct vk_app *app, struct vk_req *req, bool with_collection, bool body_required,
 		 enum vk_status (*decode)(struct vk_qd *q, struct vk_error *err), void (*work)(struct vk_qd *q));
 /* Parks, embeds, runs work. Call it last in the handler. */

@@ -27,7 +27,7 @@ static atomic_uint *lately_of(const struct vk_qd *q)
 
 bool vk_qd_is_light(const struct vk_qd *q)
 {
-	if (!q->plain || q->texts || !q->c) return false;
+	if (!q->plain || q->texts) return false;
 	unsigned us = atomic_load_explicit(lately_of(q), memory_order_relaxed);
 	return us && us <= LIGHT_US;
 }
@@ -41,7 +41,7 @@ static void note(atomic_uint *lately, uint64_t us)
 
 void vk_qd_work(struct vk_qd *q)
 {
-	atomic_uint *lately = q->plain && q->c ? lately_of(q) : NULL;
+	atomic_uint *lately = q->plain ? lately_of(q) : NULL;
 	uint64_t began = lately ? vk_mono_us() : 0;
 	q->work(q); /* q may be gone */
 	if (lately) note(lately, vk_mono_us() - began);
