@@ -19,7 +19,6 @@ be stopped at any time. A build that does not end within BENCH_ANN_BUDGET_S is g
 """
 import argparse
 import ctypes
-import datetime
 import json
 import os
 import pathlib
@@ -34,6 +33,7 @@ import time
 
 import ann_data
 import ann_peers
+import report
 
 ROOT, HOME, K = ann_data.ROOT, ann_data.HOME, ann_peers.K
 BUILD = pathlib.Path(os.environ.get("VECKEEP_BUILD", ROOT / "build")).resolve()
@@ -53,8 +53,8 @@ class Own:
 
     @staticmethod
     def grid(meta):
-        lean = ["s8", "p8"] if meta["d"] >= 384 else ["s8"]
-        return [{"profile": p} for p in ("s8", "s4", "p8") if p != "p8" or "p8" in lean] + [{"profile": p, "degree": 32} for p in lean]
+        profiles = ["s8", "s4", "p8"] if meta["d"] >= 384 else ["s8", "s4"]
+        return [{"profile": p} for p in profiles] + [{"profile": p, "degree": 32} for p in profiles if p != "s4"]
 
     @staticmethod
     def searches(config):
@@ -68,6 +68,15 @@ LIBRARIES = {"own": Own, **ann_peers.PEERS}
 def name_of(config):
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(f"{v}" if k in ("factory", "kind", "codes", "dtype", "profile") else f"{k}{v}"
                                                    for k, v in config.items() if k != "nlist"))
+
+
+def keep(path, got):
+    """Wholly or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    got.update(date=report.now())
+    path.with_suffix(".part").write_text(json.dumps(got, indent=1))
+    path.with_suffix(".part").rename(path)
+    return got
 
 
 class Case:
@@ -92,13 +101,8 @@ class Case:
         return json.loads(path.read_text()) if path.exists() else None
 
     def keep(self, what, got):
-        self.results.mkdir(parents=True, exist_ok=True)
-        path = self.results / f"{self.name}.{what}.json"
-        got.update(library=self.library, config=self.config, set=self.set.meta["name"],
-                   date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
-        path.with_suffix(".part").write_text(json.dumps(got, indent=1))
-        path.with_suffix(".part").rename(path)
-        return got
+        got.update(library=self.library, config=self.config, set=self.set.meta["name"])
+        return keep(self.results / f"{self.name}.{what}.json", got)
 
 
 def environment(threads):
@@ -280,7 +284,7 @@ def round_of(case, r):
             p["timed"] = timed(case, program, p["params"])
         used = cpu_s(program.proc.pid) - mine
         others = max(0, busy_s() - busy - used) / max(1e-9, time.monotonic() - began)
-        case.keep(f"round{r}", {"ready": program.ready, "points": points, "memory": program.ask("memory"), "others": others})
+        case.keep(f"round{r}", {"ready": program.ready, "points": points, "point_s": POINT_S, "memory": program.ask("memory"), "others": others})
     finally:
         program.end()
 
@@ -326,12 +330,9 @@ def filters(data, ef=None):
         theirs = attempt(behind, peer, kept, ours) or ["{}"] * len(ours)
     others = max(0, busy_s() - busy - (children_s() - mine)) / (time.monotonic() - began)
     rows = [{**json.loads(a), "peer": json.loads(b)} for a, b in zip(ours, theirs, strict=True)]
-    path = HOME / "results" / data.name / "filters.json"
-    path.with_suffix(".part").write_text(json.dumps({
+    keep(HOME / "results" / data.name / "filters.json", {
         "set": data.meta["name"], "config": own.config, "peer": {"library": peer.library, "config": peer.config}, "ef": ef,
-        "point_s": POINT_S, "others": others, "rows": rows,
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}, indent=1))
-    path.with_suffix(".part").rename(path)
+        "point_s": POINT_S, "others": others, "rows": rows})
 
 
 # ---- commands ----

@@ -12,10 +12,10 @@ and once after it was dropped from there. Recall is against the set's own truth.
 and RESULTS.md, but for a smaller set (SET@ROWS) only what it prints."""
 import argparse
 import concurrent.futures
-import datetime
 import json
 import os
 import pathlib
+import select
 import shutil
 import statistics
 import subprocess
@@ -28,6 +28,7 @@ import orjson
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import ann_data  # noqa: E402
 import lab  # noqa: E402
+import report  # noqa: E402
 from wire import Client  # noqa: E402
 
 NAME, BATCH, LIMIT, QUERIES, CLIENTS = "live", 500, 10, 1000, (1, 8)
@@ -35,17 +36,13 @@ DISTANCE = {"cosine": "Cosine", "l2": "Euclid"}
 BUILD_MAX_S = 3600
 
 
-def rows_of(data):
-    return np.asarray(np.memmap(data.dir / "base.f32", "<f4", "r")).reshape(-1, data.meta["d"])
-
-
 class Live:
     """A server with one collection, and the files that wrk reads."""
 
     def __init__(self, dir, data):
         self.dir, self.data, self.meta = dir, data, data.meta
-        self.base = rows_of(data)
-        self.query = np.fromfile(data.dir / "query.f32", "<f4").reshape(-1, self.meta["d"])[:QUERIES]
+        self.base = np.asarray(data.base)  # what orjson knows, unlike a memmap
+        self.query = np.asarray(data.query[:QUERIES])
         self.server = lab.procs.Server(dir, {"collections": {}})
         lab.started(self.server.proc)
         self.bodies = dir / "bodies.txt"
@@ -108,8 +105,7 @@ class Live:
         client = Client("127.0.0.1", self.server.port, 60)
         found = np.array([self.search(client, i) for i in range(len(self.query))], dtype=np.int64)
         client.close()
-        truth = np.fromfile(self.data.dir / "truth.u32", "<u4").reshape(-1, self.meta["k"])[:len(found), :LIMIT]
-        return float(np.mean([len(set(a) & set(b.tolist())) / LIMIT for a, b in zip(found.tolist(), truth)]))
+        return self.data.recall(found, LIMIT)
 
     def load(self, clients, seconds):
         place = lab.Place("veckeep", self.server.port, self.server.proc, f"/collections/{NAME}/points/query")
@@ -133,9 +129,8 @@ class Writes:
 
 def write_until_told(port, name):
     """256 points a request; their bodies are made before the clock runs."""
-    import select
     data = ann_data.Set(name)
-    base = rows_of(data)
+    base = np.asarray(data.base)
     step = 256
     bodies = [orjson.dumps({"batch": {"ids": list(range(at, at + step)), "vectors": base[at:at + step]}}, option=orjson.OPT_SERIALIZE_NUMPY)
               for at in range(0, min(len(base) - step, 40 * step), step)]
@@ -176,12 +171,22 @@ def beside(live, args):
 
 # ---- a restart ----
 
+def forget(path):
+    """Its pages leave the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
 def restart(live, cold):
     live.server.stop()
     if cold:
         for path in sorted(live.server.data.rglob("*")):
             if path.is_file():
-                subprocess.run(["dd", f"of={path}", "oflag=nocache", "conv=notrunc,fdatasync", "count=0"], stderr=subprocess.DEVNULL, check=True)
+                forget(path)
     began = time.monotonic()
     live.server.start()
     lab.started(live.server.proc)
@@ -237,10 +242,7 @@ def main():
     got["sets"] = {k: v for k, v in got["sets"].items() if "@" not in k}  # a smoke run is no result
     if not got["sets"]:
         return
-    import report
-    commit = subprocess.run(["git", "-C", str(ann_data.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    got.update(machine=lab.machine(), commit=commit, command="bench/ann live " + " ".join(args.sets), load=os.getloadavg()[1],
-               date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+    got.update(report.origin(), machine=lab.machine(), command="bench/ann live " + " ".join(args.sets))
     keep.write_text(json.dumps(got, indent=1))
     pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(keep.parent))
 

@@ -5,17 +5,15 @@ its best config's; ">" marks a figure of a library whose least accurate point is
 over rounds, a ratio the median of the rounds' ratios. "One thread" is the faster of single calls and batches of 1,000, so that no
 binding's cost a call counts; latencies are single calls, with that cost, which stands beside them.
 """
-import datetime
+import collections
 import json
-import os
 import pathlib
-import platform
 import statistics
-import subprocess
 
 import ann_bench
 import ann_data
 import ann_figure
+import lab
 import report
 
 TARGETS = (0.90, 0.95, 0.99)
@@ -168,7 +166,7 @@ def memory_table(libraries, n):
             size = built.get("bytes")
             total = size + built.get("rows", 0) if size else None
             memory = rounds[0]["memory"] if rounds else {}
-            rows.append((lib.name, case.name, seconds(alone), seconds(built), num(total and total / n), num(built.get("hot", size or 0) / n if size else None),
+            rows.append((lib.name, case.name, seconds(alone), seconds(built), num(total and total / n), num(hot(case) / n if size else None),
                          num(memory.get("peak_rss") and memory["peak_rss"] / 1e6), num(built.get("peak_rss") and built["peak_rss"] / 1e6),
                          num(memory.get("huge") and 100 * memory["huge"] / max(1, memory["anon"]), ",.0f"),
                          num(rounds[0]["ready"]["load_s"] if rounds else None, ".2f"),
@@ -289,17 +287,26 @@ def fitted(meta):
 
 # ---- the part ----
 
-def machine():
-    model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    memory = int(open("/proc/meminfo").readline().split()[1]) >> 20
-    return f"{model}, {os.cpu_count()} cores, {memory} GiB; Linux {platform.release()}"
-
-
 def versions():
     seen = set()
     for path in (ann_data.HOME / "results").rglob("*.round0.json"):
         seen.add(json.loads(path.read_text())["ready"]["version"])
     return ", ".join(sorted(seen))
+
+
+def origin():
+    """Of all that is there, whenever it was measured and whatever this process's environment says."""
+    rounds, seconds, dates = collections.Counter(), set(), []
+    for path in (ann_data.HOME / "results").rglob("*.round*.json"):
+        if "@" in path.parent.parent.name:
+            continue
+        got = json.loads(path.read_text())
+        rounds[path.parent, path.name.partition(".round")[0]] += 1
+        seconds.add(f"{got['point_s']:g}")
+        dates.append(got["date"])
+    first, last = min(dates), max(dates)
+    return {"date": first if first == last else f"{first} to {last}", "commit": report.commit(last),
+            "command": f"BENCH_ANN_ROUNDS={max(rounds.values())} BENCH_ANN_POINT_S={'/'.join(sorted(seconds))} bench/ann all"}
 
 
 def write(names):
@@ -313,9 +320,7 @@ def write(names):
                 got["sections"][name] = made
     if not got["sections"] or all("@" in n for n in names):
         return
-    commit = subprocess.run(["git", "-C", str(ann_data.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    got.update(machine=machine(), versions=versions(), commit=commit, load=os.getloadavg()[1],
-               command=f"BENCH_ANN_ROUNDS={ann_bench.ROUNDS} BENCH_ANN_POINT_S={ann_bench.POINT_S:g} bench/ann all",
-               date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+    got.pop("load", None)
+    got.update(origin(), machine=lab.machine(), versions=versions())
     path.write_text(json.dumps(got, indent=1))
     pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(KEEP))

@@ -11,7 +11,6 @@ there, so a part that was disturbed can be run again by itself.
 """
 import argparse
 import concurrent.futures
-import datetime
 import json
 import os
 import pathlib
@@ -310,11 +309,6 @@ PARTS = {"hits": hits, "misses": misses, "mixed": mixed, "litellm": litellm, "tw
          "kernels": kernels, "search": search, "servers": servers}
 
 
-def commit():
-    return subprocess.run(["git", "-C", str(lab.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True,
-                          text=True).stdout.strip()
-
-
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("parts", nargs="+", choices=list(PARTS))
@@ -341,8 +335,7 @@ def main():
                 raise
             finally:
                 lab.end_all()
-        got.update(date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), commit=commit(),
-                   rounds=args.rounds, seconds=args.seconds, machine=lab.machine(), load=os.getloadavg()[1])
+        got.update(report.origin(), rounds=args.rounds, seconds=args.seconds, machine=lab.machine())
         (keep / f"{name}.json").write_text(json.dumps(got, indent=1))
         print(report.part(name, got), flush=True)
     pathlib.Path(args.out).write_text(report.whole(keep))
