@@ -123,13 +123,13 @@ def test_keys_from_the_command_line(locked):
 
 
 def test_the_providers_key_never_leaves(serve, make_fake):
-    fake = make_fake("--api-key", "sk-upstream-4711")
-    server = serve(procs.config(fake, provider_more={"api_key": "sk-upstream-4711"}))
+    fake = make_fake("--api-key", "sk-upstream-not-for-you")
+    server = serve(procs.config(fake, provider_more={"api_key": "sk-upstream-not-for-you"}))
     assert server.embed("a").status == 200
     for path in ("/v1/providers", "/v1/spaces", "/v1/models", "/metrics", "/v1/usage", "/v1/cache", "/"):
-        assert b"4711" not in server.get(path).body, path
+        assert b"not-for-you" not in server.get(path).body, path
     shown = server.cli("doctor", "--json")
-    assert "4711" not in shown.stdout + shown.stderr
+    assert "not-for-you" not in shown.stdout + shown.stderr
     assert server.stop() == 0
-    assert "4711" not in server.log(10000)
-    assert not any(b"4711" in p.read_bytes() for p in server.data.rglob("*") if p.is_file())
+    assert "not-for-you" not in server.log(10000)
+    assert not any(b"not-for-you" in p.read_bytes() for p in server.data.rglob("*") if p.is_file())

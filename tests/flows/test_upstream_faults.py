@@ -228,11 +228,11 @@ def test_redirects_are_not_followed_and_the_key_stays_home(make_fake, serve):
 
 
 def test_the_providers_words_reach_the_client_without_its_secrets(make_fake, serve):
-    fake = make_fake("--api-key", "right-key-4711")
-    server = serve(procs.config(fake, provider_more={"api_key": "wrong-key-4711"}))
+    fake = make_fake("--api-key", "right-key-not-for-you")
+    server = serve(procs.config(fake, provider_more={"api_key": "wrong-key-not-for-you"}))
     got = server.embed("x")
     assert got.status in (401, 500, 502, 503)
-    assert "4711" not in got.body.decode() and "4711" not in server.log(1000)
+    assert "not-for-you" not in got.body.decode() and "not-for-you" not in server.log(1000)
     # a failing provider key is not the client's fault: no client shall throw its own key away
     assert got.status != 401
 
