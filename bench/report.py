@@ -176,7 +176,7 @@ def ann(got):
         "Python (ours: from C), \"call us\" is what such a call costs over 64 to 640 rows. Index: what must be kept to answer, full rows included; hot: " \
         "what a search walks through (ours re-ranks from rows that stay in a mapped file). Budgets: 2x hnswlib at 100 d, 3x at 384 d " \
         "and up, at recall 0.95 and 0.99; half its build time, all threads; 35 % of its hot memory at 768 d. How each library is built and " \
-        "called: `bench/ann_peers.py`. Tried and left out: glassppy 1.0.5 (no wheel for Python 3.11, no source), turbovec (scans everything), " \
+        "called: `bench/ann_peers.py`. Glass is built from its sources (8c69018, 2025-07-07). Tried and left out: turbovec (scans everything), " \
         "NGT's quantised graph (made by its own program, which the package lacks; its plain graph is here)."
 
 
