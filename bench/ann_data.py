@@ -58,12 +58,12 @@ class Set:
         self.kth = np.fromfile(self.dir / "kth.f64").reshape(len(self.query), -1)
 
     def recall(self, found, k):
-        """The mean share of the k returned rows that are at most as far as the k-th nearest; -1 stands for none."""
+        """The mean share of the k rows returned for the first queries that are at most as far as the k-th nearest; -1 stands for none."""
         right = 0
         for at in range(0, len(found), 256):
             ids = found[at:at + 256, :k].astype(np.int64)
-            near = distances(self.metric, self.base[np.maximum(ids, 0)].astype(np.float64), self.query[at:at + 256].astype(np.float64))
-            limit = self.kth[at:at + 256, k - 1:k]
+            near = distances(self.metric, self.base[np.maximum(ids, 0)].astype(np.float64), self.query[at:at + len(ids)].astype(np.float64))
+            limit = self.kth[at:at + len(ids), k - 1:k]
             limit = limit + (ROUNDING if self.metric == "cosine" else ROUNDING * limit)
             good = (near <= limit) & (ids >= 0)
             for one, ok in zip(ids, good):
