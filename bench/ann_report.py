@@ -93,9 +93,9 @@ class Library:
         return (statistics.median(v[0] for v in got), any(v[1] for v in got)) if got else None
 
     def ratio(self, other, mode, target):
-        pairs = [(a[0], b[0], a[1] or b[1]) for i in range(min(self.n, other.n))
-                 if (a := self.at(mode, target, i)) and (b := other.at(mode, target, i))]
-        return statistics.median(a / b for a, b, _ in pairs) if pairs else None
+        ratios = [a[0] / b[0] for i in range(min(self.n, other.n))
+                  if (a := self.at(mode, target, i)) and (b := other.at(mode, target, i))]
+        return statistics.median(ratios) if ratios else None
 
     def best(self, target=0.95):
         """The config to show: the fastest at this recall, else the one that gets nearest to it."""
@@ -259,6 +259,11 @@ def failures(data):
     return "\n\nLeft out: " + "; ".join(said) + "." if said else ""
 
 
+def unmeasured(libraries):
+    names = [n for n in ann_bench.LIBRARIES if n not in libraries]
+    return "\n\nNot measured on this set: " + ", ".join(names) + "." if names else ""
+
+
 def section(data):
     libraries = {}
     for name in ann_bench.LIBRARIES:
@@ -275,7 +280,7 @@ def section(data):
                                     [(title, {k: v.curve(mode) for k, v in libraries.items()}) for mode, title in MODES.items()]))
     return f"### {data.name}: {m['n']:,} x {m['d']}, {m['metric']}\n\n{m['source']}. {m['nq']:,} queries, intrinsic dimension " \
         f"{m['intrinsic_dims']}.{fitted(m)}\n\n![recall and rate](../docs/ann/{file.name})\n\n{speed_table(libraries)}\n\n" \
-        f"{memory_table(libraries, m['n'])}{verdicts(libraries, m)}{filter_table(data)}{failures(data)}"
+        f"{memory_table(libraries, m['n'])}{verdicts(libraries, m)}{filter_table(data)}{failures(data)}{unmeasured(libraries)}"
 
 
 def fitted(meta):
@@ -287,16 +292,9 @@ def fitted(meta):
 
 # ---- the part ----
 
-def versions():
-    seen = set()
-    for path in (ann_data.HOME / "results").rglob("*.round0.json"):
-        seen.add(json.loads(path.read_text())["ready"]["version"])
-    return ", ".join(sorted(seen))
-
-
 def origin():
     """Of all that is there, whenever it was measured and whatever this process's environment says."""
-    rounds, seconds, dates = collections.Counter(), set(), []
+    rounds, seconds, dates, versions = collections.Counter(), set(), [], set()
     for path in (ann_data.HOME / "results").rglob("*.round*.json"):
         if "@" in path.parent.parent.name:
             continue
@@ -304,8 +302,9 @@ def origin():
         rounds[path.parent, path.name.partition(".round")[0]] += 1
         seconds.add(f"{got['point_s']:g}")
         dates.append(got["date"])
+        versions.add(got["ready"]["version"])
     first, last = min(dates), max(dates)
-    return {"date": first if first == last else f"{first} to {last}", "commit": report.commit(last),
+    return {"versions": ", ".join(sorted(versions)), "date": first if first == last else f"{first} to {last}", "commit": report.commit(last),
             "command": f"BENCH_ANN_ROUNDS={max(rounds.values())} BENCH_ANN_POINT_S={'/'.join(sorted(seconds))} bench/ann all"}
 
 
@@ -320,7 +319,6 @@ def write(names):
                 got["sections"][name] = made
     if not got["sections"] or all("@" in n for n in names):
         return
-    got.pop("load", None)
-    got.update(origin(), machine=lab.machine(), versions=versions())
+    got.update(origin(), machine=lab.machine())
     path.write_text(json.dumps(got, indent=1))
     pathlib.Path(__file__).with_name("RESULTS.md").write_text(report.whole(KEEP))

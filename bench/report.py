@@ -177,7 +177,7 @@ def ann(got):
         "what a search walks through (ours re-ranks from rows that stay in a mapped file). Budgets: 2x hnswlib at 100 d, 3x at 384 d " \
         "and up, at recall 0.95 and 0.99; half its build time, all threads; 35 % of its hot memory at 768 d. How each library is built and " \
         "called: `bench/ann_peers.py`. Glass is built from its sources (8c69018, 2025-07-07). Tried and left out: turbovec (scans everything), " \
-        "NGT's quantised graph (made by its own program, which the package lacks; its plain graph is here)."
+        "NGT's quantised graph (made by its own program, which the package lacks)."
 
 
 def servers(got):
