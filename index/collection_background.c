@@ -266,8 +266,8 @@ static enum vk_status seal(struct vk_collection *c, struct vk_kv_txn *t, const s
 		if (!all && !atomic_load(&c->tail_rows)) return VK_E_NOT_FOUND;
 		b->all = all;
 		atomic_store(&c->tail_rows, 0);
+		if (any_tail(t, conf)) atomic_store(&c->sealing, true);
 	}
-	if (any_tail(t, conf)) atomic_store(&c->sealing, true);
 	enum vk_status st = seal_sets(t, conf, b->all, &b->set_at, &b->block);
 	if (st == VK_E_BUSY) atomic_store(&c->sealing, true);
 	else b->set_at = b->block = 0;
