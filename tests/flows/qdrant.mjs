@@ -1,6 +1,10 @@
 // What test_clients_qdrant_js.py runs: @qdrant/js-client-rest as an application would use it; JSON with what it got on stdout.
 // Argument: base URL of the server.
-import { QdrantClient } from '@qdrant/js-client-rest';
+import { File } from 'node:buffer';
+
+// The client's HTTP library asks for a global that the Node of Debian 12 has only here.
+globalThis.File ??= File;
+const { QdrantClient } = await import('@qdrant/js-client-rest');
 
 const client = new QdrantClient({ url: process.argv[2], checkCompatibility: false });
 const out = {};
