@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import numpy as np  # noqa: E402
 
 import procs  # noqa: E402
+import seeds  # noqa: E402
 import vectors  # noqa: E402
 
 # What clients would fetch from the net otherwise: the tokenizer data come with a package, prices are local.
@@ -24,6 +25,10 @@ for packages in site.getsitepackages():
 
 def pytest_report_header():
     return [f"veckeep: {procs.VECKEEP}", f"fake provider: {procs.FAKE}"]
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"VECKEEP_SEED={seeds.SEED}")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,18 +1,28 @@
 """Random questions for the Qdrant face, and how two answers are held against each other. Everything follows from one seed.
 
-Points have vectors without ties (random reals), so an order is one order; where scores tie all the same (fusion of equal places), an
-answer's runs of equal scores are compared as sets, and nested fusions get weights that leave no ties for a limit to cut (DBSF, where
-every list of one scores the same, stands at the root only).
+An order is one order: a query vector is drawn again until no two points, and no point and the threshold, score alike to APART (random
+reals alone are not enough: some pair of 250 points is as far by Manhattan once in a few hundred questions, and the places that a
+fusion of the list gives them then hang on the last bit of a sum). Where scores tie all the same (fusion of equal places), an answer's
+runs of equal scores are compared as sets, and nested fusions get weights that leave no ties for a limit to cut (DBSF, where every list
+of one scores the same, stands at the root only).
 """
 import random
 import uuid
 
+import numpy as np
 from qdrant_client import models as m
 
 CITIES = ["Berlin", "London", "Moscow", "Rome", "Oslo"]
 INDEXES = {"city": "keyword", "n": "integer", "f": "float", "flag": "bool", "when": "datetime", "uid": "uuid", "tags": "keyword"}
 CONF = {"image": (5, m.Distance.EUCLID), "text": (7, m.Distance.COSINE), "sum": (3, m.Distance.DOT), "grid": (4, m.Distance.MANHATTAN)}
 UNKNOWN = 10 ** 9
+APART = 2e-6  # of scores, relative above 1: several f32 sums of a few terms
+SCORES = {
+    m.Distance.EUCLID: lambda rows, q: np.sqrt(((rows - q) ** 2).sum(1)),
+    m.Distance.MANHATTAN: lambda rows, q: np.abs(rows - q).sum(1),
+    m.Distance.DOT: lambda rows, q: rows @ q,
+    m.Distance.COSINE: lambda rows, q: rows @ q / np.linalg.norm(rows, axis=1) / np.linalg.norm(q),
+}
 
 
 class Questions:
@@ -40,7 +50,9 @@ class Questions:
         return {k: v for k, v in out.items() if self.maybe(0.85)}
 
     def points(self):
-        return [m.PointStruct(id=i, vector={n: self.vector(n) for n in self.conf if self.maybe(0.9)}, payload=self.payload()) for i in self.ids]
+        points = [m.PointStruct(id=i, vector={n: self.vector(n) for n in self.conf if self.maybe(0.9)}, payload=self.payload()) for i in self.ids]
+        self.rows = {n: np.array([p.vector[n] for p in points if n in p.vector]) for n in self.conf}
+        return points
 
     # ---- filters ----
 
@@ -67,19 +79,26 @@ class Questions:
 
     # ---- query trees ----
 
+    def threshold(self, name):
+        return round(self.r.uniform(0, 2) if self.conf[name][1] in (m.Distance.EUCLID, m.Distance.MANHATTAN) else self.r.uniform(-0.5, 0.5), 4)
+
+    def apart(self, name, query, threshold):
+        """No two of the points' scores, nor one and the threshold, are closer than APART."""
+        scores = np.sort(np.append(SCORES[self.conf[name][1]](self.rows[name], np.array(query)), [] if threshold is None else threshold))
+        return bool((np.diff(scores) > APART * np.maximum(1, np.abs(scores[1:]))).all())
+
     def nearest(self, by_id=True):
-        """{"query", "using"}, perhaps with a threshold."""
+        """{"query", "using"}, perhaps with a threshold. points() come first."""
         name = self.r.choice(list(self.conf))
-        query = self.vector(name)
+        while True:
+            query, threshold = self.vector(name), self.threshold(name) if self.maybe(0.2) else None
+            if self.apart(name, query, threshold):
+                break
         if by_id and self.maybe(0.15):
             query = self.r.choice(self.ids)
         elif self.maybe(0.2):
             query = m.NearestQuery(nearest=query)
-        out = {"query": query, "using": name}
-        if self.maybe(0.2):
-            out["score_threshold"] = round(self.r.uniform(0, 2) if self.conf[name][1] in (m.Distance.EUCLID, m.Distance.MANHATTAN)
-                                           else self.r.uniform(-0.5, 0.5), 4)
-        return out
+        return {"query": query, "using": name, **({} if threshold is None else {"score_threshold": threshold})}
 
     def weights(self, n):
         return [round(self.r.uniform(0.3, 3), 6) for _ in range(n)]

@@ -6,9 +6,10 @@ acknowledged request, or that after the one in flight. VECKEEP_SEED replays, VEC
 import http.client
 import os
 import random
-import secrets
 import threading
 import time
+
+from seeds import SEED
 
 ROUNDS = int(os.environ.get("VECKEEP_KILLS", "15"))
 WRITERS = 4
@@ -150,9 +151,7 @@ def check_indexes(server, points, rng):
 
 
 def test_acknowledged_writes_of_points_survive_a_kill(serve):
-    seed = int(os.environ.get("VECKEEP_SEED") or secrets.randbits(32))
-    print(f"VECKEEP_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(SEED)
     server = serve({"providers": {}}, start=False)
     states, next_numbers, total, applied = [{} for _ in range(WRITERS)], [0] * WRITERS, 0, 0
     for round_number in range(ROUNDS):

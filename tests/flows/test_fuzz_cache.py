@@ -6,13 +6,13 @@ can cancel each other out). VECKEEP_SEED replays the questions; VECKEEP_FUZZ_S s
 import hashlib
 import os
 import random
-import secrets
 import threading
 import time
 
 import pytest
 
 import procs
+from seeds import SEED
 from vectors import close, cut, f, same_bits
 
 BUDGET_S = float(os.environ.get("VECKEEP_FUZZ_S", "60"))
@@ -44,13 +44,6 @@ def rig(make_fake, serve):
         },
         models={name: f"fuzz/{name}@1" for name in NATIVE})
     return fake, serve(config)
-
-
-@pytest.fixture
-def seed():
-    value = int(os.environ.get("VECKEEP_SEED") or secrets.randbits(32))
-    print(f"VECKEEP_SEED={value}")
-    return value
 
 
 def encoder():
@@ -147,12 +140,12 @@ def run_all(askers):
     assert not problems, f"{len(problems)} problems, the first: {problems[:3]}"
 
 
-def test_every_answer_is_right_and_every_text_is_bought_once(rig, seed):
+def test_every_answer_is_right_and_every_text_is_bought_once(rig):
     fake, server = rig
     texts = universe("")
     encode = encoder().encode
     tokens = {t: encode(t) for t in texts}
-    askers = [Asker(server, seed + i, texts, tokens, count=int(BUDGET_S * 4)) for i in range(THREADS)]
+    askers = [Asker(server, SEED + i, texts, tokens, count=int(BUDGET_S * 4)) for i in range(THREADS)]
     run_all(askers)
     asked = set().union(*(a.asked for a in askers))
     bought = fake.counts()
@@ -162,7 +155,7 @@ def test_every_answer_is_right_and_every_text_is_bought_once(rig, seed):
     assert not strangers, f"bought though nobody asked: {strangers}"
     assert fake.stats()["inputs"] == len(asked), "the upstream count is not the minimum"
     # the same questions again, then all that is known after a restart: from the cache alone
-    again = [Asker(server, seed + i, texts, tokens, count=int(BUDGET_S)) for i in range(THREADS)]
+    again = [Asker(server, SEED + i, texts, tokens, count=int(BUDGET_S)) for i in range(THREADS)]
     run_all(again)
     assert fake.stats()["inputs"] == len(asked), "a text was bought again"
     server.restart()
@@ -191,9 +184,9 @@ FAULTS = [
 ]
 
 
-def test_no_fault_of_the_provider_ever_becomes_a_wrong_vector(rig, seed):
+def test_no_fault_of_the_provider_ever_becomes_a_wrong_vector(rig):
     fake, server = rig
-    rng = random.Random(seed)
+    rng = random.Random(SEED)
     encode = encoder().encode
     stop = threading.Event()
     fired, good = {}, 0
@@ -208,7 +201,7 @@ def test_no_fault_of_the_provider_ever_becomes_a_wrong_vector(rig, seed):
         everything += texts
         tokens = {t: encode(t) for t in texts}
         stop.clear()
-        askers = [Asker(server, seed + 100 * round_number + i, texts, tokens, stop=stop) for i in range(THREADS)]
+        askers = [Asker(server, SEED + 100 * round_number + i, texts, tokens, stop=stop) for i in range(THREADS)]
         for a in askers:
             a.start()
         for _ in range(4):

@@ -8,11 +8,11 @@ import copy
 import json
 import os
 import random
-import secrets
 
 import pytest
 
 from qdrant_http import ask
+from seeds import SEED
 
 OPS = int(os.environ.get("VECKEEP_FUZZ_OPS", "12000"))
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -234,13 +234,6 @@ def stray(rng, path):
 
 # ---- the run ----
 
-@pytest.fixture
-def seed():
-    value = int(os.environ.get("VECKEEP_SEED") or secrets.randbits(32))
-    print(f"VECKEEP_SEED={value}")
-    return value
-
-
 def make(server, bodies, name, config, share=1.0):
     """The collection anew, with this share of all indexes."""
     c = f"/collections/{name}"
@@ -271,9 +264,9 @@ def check(server, sent, got):
     assert len(reply["status"]["error"]) > 10, (sent, got)
 
 
-def test_no_request_breaks_the_server_or_another_collection(serve, seed):
+def test_no_request_breaks_the_server_or_another_collection(serve):
     server = serve({"providers": {}})
-    rng = random.Random(seed)
+    rng = random.Random(SEED)
     bodies = Bodies(rng)
     make(server, bodies, "a", PLAIN)
     make(server, bodies, "control", PLAIN)

@@ -2,7 +2,6 @@
 as long as they could be, scores are exact, writes are found at once, deletes never come back; what is asked for is what is built,
 and what is shown is true.
 Method: seeded rows in clusters; `params.exact` of the same server is the oracle (tests/flows/indexed.py). VECKEEP_SEED replays."""
-import os
 import pathlib
 import random
 import threading
@@ -15,15 +14,14 @@ import procs
 from indexed import (DIMS, OFF, SMALL, check_scores, clustered, create, gen_files, ids, index, indexes, point, put, recall, search, searches,
                      status, wait, wait_green, wait_measured)
 from qdrant_http import ask, error
+from seeds import SEED
 
-SEED = int(os.environ.get("VECKEEP_SEED", random.SystemRandom().randrange(1 << 31)))
 BIG = 20000
 FAISS = pathlib.Path(procs.VECKEEP).with_name("vk_faiss.so").exists()
 
 
 @pytest.fixture
 def rng():
-    print(f"VECKEEP_SEED={SEED}")
     return np.random.default_rng(SEED)
 
 

@@ -16,15 +16,14 @@ import pytest
 
 from indexed import OFF, SMALL, check_scores, clustered, create, gen_files, ids, index, point, put, recall, search, status, wait, wait_green
 from qdrant_http import ask
+from seeds import SEED
 
-SEED = int(os.environ.get("VECKEEP_SEED", random.SystemRandom().randrange(1 << 31)))
 ROUNDS = int(os.environ.get("VECKEEP_KILLS", "6"))
 SLOW = {"hnsw_config": {"full_scan_threshold": 10, "m": 64, "ef_construct": 800}}  # a build of seconds
 
 
 @pytest.fixture
 def rng():
-    print(f"VECKEEP_SEED={SEED}")
     return np.random.default_rng(SEED)
 
 

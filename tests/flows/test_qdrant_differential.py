@@ -23,9 +23,9 @@ pytest.importorskip("qdrant_client")
 
 from qdrant_client import QdrantClient, models as m  # noqa: E402
 
-OPS = int(os.environ.get("VECKEEP_DIFF_OPS", "600"))
-SEED = int(os.environ.get("VECKEEP_SEED", random.SystemRandom().randrange(1 << 31)))
+from seeds import SEED  # noqa: E402
 
+OPS = int(os.environ.get("VECKEEP_DIFF_OPS", "600"))
 COLLECTIONS = {
     "cosine": ({"": (6, m.Distance.COSINE)}),
     "dot": ({"": (5, m.Distance.DOT)}),
@@ -303,7 +303,6 @@ def read(g, pair, conf):
 @pytest.mark.parametrize("name, indexed", [(name, False) for name in COLLECTIONS] + [(name, True) for name in COLLECTIONS if name != "manhattan"])
 def test_every_operation_answers_as_the_in_memory_engine_does(serve, name, indexed):
     conf, seed = COLLECTIONS[name], SEED + sum(map(ord, name))
-    print(f"VECKEEP_SEED={SEED}")
     if indexed:
         conf = {n: (WIDER * dims, distance) for n, (dims, distance) in conf.items()}
     g = Gen(seed, m.SearchParams(hnsw_ef=4096) if indexed else None)

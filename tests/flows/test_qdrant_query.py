@@ -4,7 +4,6 @@ the same points: a few hundred random questions of every kind, then what a rando
     VECKEEP_SEED=7 pytest test_qdrant_query.py       replays
 """
 import os
-import random
 
 import pytest
 
@@ -15,14 +14,13 @@ from qdrant_client.http.exceptions import UnexpectedResponse  # noqa: E402
 
 import procs  # noqa: E402
 import qdrant_gen as gen  # noqa: E402
+from seeds import SEED  # noqa: E402
 
-SEED = int(os.environ.get("VECKEEP_SEED", random.SystemRandom().randrange(1 << 31)))
 ROUNDS = int(os.environ.get("VECKEEP_QUERY_ROUNDS", "300"))
 
 
 class World:
     def __init__(self, serve, seed):
-        print(f"VECKEEP_SEED={SEED}")
         self.g = gen.Questions(seed)
         self.server = serve({})
         self.ours = QdrantClient(url=self.server.url, check_compatibility=False, timeout=60)
@@ -55,7 +53,7 @@ class World:
             try:
                 one()
             except BaseException:
-                print(f"round {i}, VECKEEP_SEED={SEED}")
+                print(f"round {i}")
                 self.g.r.setstate(state)
                 raise
 
