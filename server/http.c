@@ -12,8 +12,8 @@
  *   listening address and core, and gives no place to count connections before they are taken on.
  *
  * The end is a drain in this order: replies close their connections (quiesce), drain_ms for what is
- * under way, no more accepting, the park wakes what still waits, STOP_GRACE_MS for its finishers,
- * the last replies go out, the daemons stop.
+ * under way, no more accepting, no handler begins any more (503), the park wakes what still waits,
+ * STOP_GRACE_MS for its finishers, the last replies go out, the daemons stop.
  *
  * Threads: start and stop are one thread's; quiesce, stats and the addresses are anybody's.
  *
@@ -195,6 +195,26 @@ static bool wait_idle(struct vk_http *h, uint64_t ms)
 	return true;
 }
 
+static bool handling(struct vk_http *h)
+{
+	for (unsigned i = 0; i < h->doors; i++)
+		if (atomic_load(&h->door[i].handling)) return true;
+	return false;
+}
+
+/* True: nothing is suspended, and nothing will be. */
+static bool empty_park(struct vk_http *h)
+{
+	uint64_t until = vk_mono_ms() + STOP_GRACE_MS;
+	atomic_store(&h->closing, true); /* before handlers are looked for: begin_handling() */
+	vk_park_close(h->park);
+	while (handling(h) || vk_park_count(h->park)) { /* in this order: a handler may park */
+		if (vk_mono_ms() >= until) return false;
+		nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+	}
+	return true;
+}
+
 /* libmicrohttpd aborts the process when a daemon is stopped with suspended connections: better to
  * leave everything as it is and let the process end. */
 void vk_http_stop(struct vk_http *h)
@@ -203,11 +223,7 @@ void vk_http_stop(struct vk_http *h)
 	vk_http_quiesce(h);
 	if (!wait_idle(h, h->limits.drain_ms)) vk_log(VK_LOG_WARN, "drain: out of time, waking the parked requests");
 	vk_listen_stop(h->listen);
-	vk_park_close(h->park);
-	uint64_t until = vk_mono_ms() + STOP_GRACE_MS;
-	while (vk_park_count(h->park) && vk_mono_ms() < until)
-		nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
-	if (vk_park_count(h->park)) {
+	if (!empty_park(h)) {
 		vk_log(VK_LOG_ERROR, "drain: parked requests were not finished; left behind");
 		return;
 	}

@@ -38,6 +38,7 @@ struct vk_door { /* a daemon and its counters, on cache lines of its own */
 	_Atomic uint32_t connections;
 	_Atomic uint32_t active; /* requests whose head is complete and whose reply is not out */
 	_Atomic uint64_t rejected;
+	atomic_bool handling;    /* in a handler, which may park; see vk_http.closing */
 };
 
 struct vk_conn {
@@ -70,6 +71,7 @@ struct vk_http {
 	struct vk_reaper *reaper;
 	struct vk_peers *peers; /* NULL: no limit */
 	atomic_bool draining;
+	atomic_bool closing; /* no handler begins any more: what it parked nobody would wait for */
 	_Atomic uint64_t accepted, refused;
 	pthread_mutex_t free_lock;
 	struct vk_conn *free;

@@ -22,7 +22,10 @@
 
 static void leave_park(struct vk_conn *c)
 {
-	if (vk_park_remove(c->http->park, &c->park)) MHD_resume_connection(c->mhd);
+	struct vk_park *park = c->http->park; /* resumed, c is its daemon's */
+	if (!vk_park_remove(park, &c->park)) return;
+	MHD_resume_connection(c->mhd);
+	vk_park_left(park);
 }
 
 void vk_req_park(struct vk_req *req, uint64_t deadline_ms, vk_gone_fn *gone)

@@ -159,12 +159,28 @@ static enum MHD_Result discard_more(struct vk_conn *c, size_t n)
 	return c->discarded > DISCARD_FACTOR * (uint64_t)c->http->limits.body_max ? MHD_NO : MHD_YES;
 }
 
+/* Either the end sees this handler at work and waits for it, or the handler sees the end: each stores before it loads. */
+static bool begin_handling(struct vk_door *d)
+{
+	atomic_store(&d->handling, true);
+	if (!atomic_load(&d->http->closing)) return true;
+	atomic_store(&d->handling, false);
+	return false;
+}
+
 static enum MHD_Result handle(struct vk_conn *c)
 {
 	struct vk_http *h = c->http;
+	struct vk_error e;
 	c->req.body = vk_buf_bytes(&c->body);
 	if (!vk_reap_to(&c->reap, VK_REAP_BUSY, 0)) return MHD_NO;
+	if (!begin_handling(c->door)) {
+		vk_fail(&e, VK_E_UNAVAILABLE, "The server is shutting down.");
+		vk_http_refuse(c, &e);
+		return vk_http_reply(c);
+	}
 	h->opts.handler(h->opts.app, &c->req);
+	atomic_store_explicit(&c->door->handling, false, memory_order_release);
 	/* Parked: not ours any more. c->at is only ever written on this thread. */
 	return c->at == VK_AT_PARKED ? MHD_YES : vk_http_reply(c);
 }

@@ -38,7 +38,7 @@ struct vk_park {
 	struct vk_park_entry *slot[SLOTS];
 	uint64_t tick;    /* first tick that is not yet expired */
 	uint64_t wake_ms; /* when the thread wakes without being asked */
-	size_t count;     /* entries, linked or in gone */
+	size_t count;     /* entries that are not resumed: linked, in gone, or just about to be */
 	size_t linked;
 	bool closing, stop;
 };
@@ -90,10 +90,10 @@ static void fire(struct vk_park *p, struct vk_park_entry *e, enum vk_park_why wh
 	e->in_gone = false;
 	if (!e->resume_late) return;
 	e->resume_late = false;
-	p->count--;
 	pthread_mutex_unlock(&p->lock);
 	p->ops.resume(e);
 	pthread_mutex_lock(&p->lock);
+	p->count--; /* no look at e: it may be parked again */
 }
 
 static struct vk_park_entry *find_due(struct vk_park *p, unsigned slot, uint64_t now_ms)
@@ -221,10 +221,16 @@ bool vk_park_remove(struct vk_park *p, struct vk_park_entry *e)
 	pthread_mutex_lock(&p->lock);
 	if (e->linked) unlink_entry(p, e);
 	bool mine = !e->in_gone;
-	if (mine) p->count--;
-	else e->resume_late = true;
+	if (!mine) e->resume_late = true;
 	pthread_mutex_unlock(&p->lock);
 	return mine;
+}
+
+void vk_park_left(struct vk_park *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->count--;
+	pthread_mutex_unlock(&p->lock);
 }
 
 void vk_park_close(struct vk_park *p)

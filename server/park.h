@@ -3,8 +3,9 @@
  * sockets. No HTTP library in it: it knows file descriptors, milliseconds and two callbacks.
  *
  * An entry is in the park from vk_park_add() until it is resumed, and that is once, by exactly
- * one of two: the caller of vk_park_remove() when that returns true, or the park's own thread
- * when it returned false because `gone` was running just then. So nobody ever waits for a
+ * one of two: the caller of vk_park_remove() when that returns true (who says vk_park_left() when he
+ * has), or the park's own thread when it returned false because `gone` was running just then. So
+ * a park that counts none has nobody left to resume: daemons may be stopped. Nobody ever waits for a
  * callback, an entry is never resumed under a running `gone`, and the finisher may hold any lock
  * that `gone` wants.
  *
@@ -42,10 +43,11 @@ void vk_park_free(struct vk_park *p);                       /* the park must be 
 
 /* fd < 0: no watch. deadline_ms is monotonic; UINT64_MAX: none. */
 void vk_park_add(struct vk_park *p, struct vk_park_entry *e, int fd, uint64_t deadline_ms);
-/* True: out of the park, the caller resumes. False: the park's thread will. */
+/* True: the caller resumes, then says vk_park_left(). False: the park's thread will. */
 bool vk_park_remove(struct vk_park *p, struct vk_park_entry *e);
+void vk_park_left(struct vk_park *p);
 /* Calls gone(VK_PARK_SHUTDOWN) for all that are in it, and at once for all that come. */
 void vk_park_close(struct vk_park *p);
-size_t vk_park_count(struct vk_park *p);
+size_t vk_park_count(struct vk_park *p); /* not resumed yet */
 
 #endif
