@@ -156,8 +156,8 @@ static double kernel_rate(const struct cell *c, size_t bytes, size_t least)
 		for (size_t i = 0; i < rows; i += SLICE) {
 			size_t n = rows - i < SLICE ? rows - i : SLICE;
 			const uint8_t *at = buffer + i * row;
-			if (c->kind == CODE_DOT) c->k->code_dot((const int8_t *)query, at, row, n, c->dims, dot);
-			else c->k->score[c->kind][c->type](query, at, row, n, c->dims, raw);
+			if (c->kind == CODE_DOT) c->k->code_dot((const int8_t *)query, at, row, n, c->dims, at + n * row, dot);
+			else c->k->score[c->kind][c->type](query, at, row, n, c->dims, at + n * row, raw);
 			sink ^= (uint64_t)(c->kind == CODE_DOT ? dot[0] : (int32_t)raw[0]);
 		}
 	return (double)(rows * row) * (double)times / (cpu_ns() - start);

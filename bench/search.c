@@ -207,8 +207,10 @@ static void open_place(struct place *p, int argc, char **arg)
 		p->queries = moved;
 		p->bytes = memory(BATCH * p->dims * sizeof *p->bytes);
 	}
+	/* No graph: it would be built beside what is measured. */
 	snprintf(config, sizeof config,
-		 "{\"vectors\":{\"\":{\"size\":%zu,\"distance\":\"%s\",\"datatype\":\"%s\",\"quantization_config\":%s,"
+		 "{\"optimizer_config\":{\"indexing_threshold\":0},"
+		 "\"vectors\":{\"\":{\"size\":%zu,\"distance\":\"%s\",\"datatype\":\"%s\",\"quantization_config\":%s,"
 		 "\"veckeep\":{\"set\":1,\"space\":null,\"raw\":true}}},\"indexes\":{},"
 		 "\"veckeep\":{\"text_from\":null,\"provenance\":\"off\",\"ttl\":null,\"next_set\":2,\"next_field\":1,\"pool\":\"default\"}}",
 		 p->dims, arg[5], arg[4], binary ? "{\"binary\":{}}" : "null");

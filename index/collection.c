@@ -151,6 +151,7 @@ static void destroy(struct vk_collection *c)
 		vk_kv_close(c->kv);
 	}
 	vk_colconf_unref(c->conf);
+	vk_parts_kept_unref(c->parts);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
 	free(c);

@@ -57,7 +57,11 @@ struct vk_collection {
 	atomic_llong wrote_at_ms; /* the last write's own clock */
 	struct vk_ann *ann;       /* its indexes; NULL while opening and closing */
 	atomic_ullong points;     /* after the last write */
+	struct vk_parts_kept *parts; /* of the newest moment that was searched (index/view_parts.c), or NULL; under lock */
 };
+
+/* NULL is fine. */
+void vk_parts_kept_unref(struct vk_parts_kept *k);
 
 /* The state record. */
 enum vk_status vk_state_get(struct vk_kv_txn *t, struct vk_rec_state *s);

@@ -51,7 +51,7 @@ static enum vk_status run_group(struct vk_view *v, const struct vk_set *s, struc
 				struct vk_error *err)
 {
 	struct vk_parts parts;
-	enum vk_status st = vk_vset_parts(v->t, s, q[0].in, a, &parts);
+	enum vk_status st = vk_view_parts(v, s, q[0].in, a, &parts);
 	if (st) return vk_fail(err, st, "the rows of a vector set cannot be read: %s", vk_status_text(st));
 	struct vk_exact_source src = {.set = s, .parts = &parts, .in = q[0].in, .tie = compare_ids, .tie_arg = v,
 				      .kv = vk_collection_kv(v->c), .until_ms = v->until_ms};

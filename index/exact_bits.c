@@ -62,7 +62,7 @@ static void distances(struct vk_exact_worker *w, const uint8_t *query)
 	int kind = vk_metric_kind(VK_METRIC_HAMMING);
 	if (c->dense) {
 		s->k->score[kind][VK_DTYPE_BITS](query, p->bits + (size_t)c->at * p->bits_stride, p->bits_stride, c->n, s->dims,
-						 w->rank);
+						 NULL, w->rank);
 	} else {
 		for (uint32_t i = 0; i < c->n; i++) near->row[i] = p->bits + (size_t)c->number[i] * p->bits_stride;
 		s->k->score_at[kind][VK_DTYPE_BITS](query, near->row, c->n, s->dims, w->rank);

@@ -55,6 +55,7 @@ struct tile {
 	uint32_t number[TILE_ROWS];     /* in its part; not dense */
 	const uint8_t *code[TILE_ROWS]; /* not dense, and of one query */
 	uint8_t *gathered;              /* not dense, and of several; room for all rows */
+	const uint8_t *behind;          /* the codes that come after the tile; NULL: none, or not dense */
 	struct vk_code_columns columns; /* columns.n: rows of the tile */
 };
 struct certified { /* a worker's */
@@ -242,6 +243,12 @@ static void dots_listed(const struct vk_scorer *s, const int8_t *q, const uint8_
 	}
 }
 
+/* The codes that are computed after those of a piece. */
+static const uint8_t *next_codes(const struct tile *t, const struct piece *p)
+{
+	return p + 1 < t->piece + t->piece_n ? p[1].code : t->behind;
+}
+
 /* A block of queries by all rows of the tile. */
 static void dots(struct vk_exact_worker *w, size_t query, size_t n)
 {
@@ -257,7 +264,7 @@ static void dots(struct vk_exact_worker *w, size_t query, size_t n)
 			dots_listed(s, cj->code[query], c->tile.code + p->from, p->n, dot);
 			continue;
 		}
-		if (first) s->k->code_dot(cj->code[query], p->code, stride, p->n, s->dims, dot);
+		if (first) s->k->code_dot(cj->code[query], p->code, stride, p->n, s->dims, next_codes(&c->tile, p), dot);
 		s->k->code_dots(cj->code + query + first, n - first, p->code, stride, p->n, s->dims, dot + first * TILE_ROWS,
 				TILE_ROWS);
 	}
@@ -303,14 +310,13 @@ static void add_listed(struct vk_exact_worker *w, uint32_t at, uint32_t n)
 	}
 }
 
-/* The codes of the chunk's next rows but one part: nothing else would fetch them while this part is computed. */
+/* What the next part's columns are made of: nothing else would fetch it while this part is computed. */
 static void fetch_ahead(const struct vk_exact_worker *w)
 {
-	const struct vk_part *next = w->chunk.part + 1;
-	if (w->walk.part >= w->walk.part_end || !next->code_head) return;
+	const struct vk_part *next = vk_chunker_coming(&w->walk);
+	if (!next || !next->code_head) return;
 	fetch(next->code_head, next->rows * sizeof *next->code_head);
 	fetch(next->inv_norm, next->rows * sizeof *next->inv_norm);
-	fetch(next->code, AHEAD_BYTES);
 }
 
 static void add_chunk(struct vk_exact_worker *w)
@@ -318,6 +324,8 @@ static void add_chunk(struct vk_exact_worker *w)
 	struct tile *t = &((struct certified *)w->own)->tile;
 	const size_t most = ((struct certified_job *)w->job->own)->tile_rows;
 	for (uint32_t at = 0, n; at < w->chunk.n; at += n) {
+		const struct vk_part *p = w->chunk.part;
+		t->behind = w->chunk.dense ? p->code + (size_t)(w->chunk.at + at) * p->code_stride : NULL;
 		if (t->columns.n == most) flush(w);
 		size_t room = most - t->columns.n, left = w->chunk.n - at;
 		n = (uint32_t)(room < left ? room : left);
@@ -405,4 +413,10 @@ static enum vk_status finish(struct vk_exact_job *job, struct vk_arena *a)
 	return VK_OK;
 }
 
-const struct vk_exact_ops vk_exact_certified = {.prepare = prepare, .chunk = chunk, .last = flush, .finish = finish};
+static void last(struct vk_exact_worker *w)
+{
+	((struct certified *)w->own)->tile.behind = NULL;
+	flush(w);
+}
+
+const struct vk_exact_ops vk_exact_certified = {.prepare = prepare, .chunk = chunk, .last = last, .finish = finish};

@@ -11,14 +11,15 @@ static size_t words_of(const struct vk_part *p)
 	return p->slots > 64 ? p->slots / 64 : 1;
 }
 
-/* The wanted slots of a part as words; parts of fewer than 64 slots lie inside a word. */
-static void wanted(const struct vk_bitmap *in, const struct vk_part *p, uint64_t *words)
+/* The wanted slots of a part as words, if there may be any; parts of fewer than 64 slots lie inside a word. */
+static bool wanted(const struct vk_bitmap *in, const struct vk_part *p, uint64_t *words)
 {
 	size_t n = words_of(p);
 	uint32_t shift = p->first & 63;
-	if (!vk_bitmap_words(in, p->first - shift, words, n)) memset(words, 0, n * sizeof *words);
+	if (!vk_bitmap_words(in, p->first - shift, words, n)) return false;
 	if (shift || p->slots < 64) words[0] = words[0] >> shift;
 	if (p->slots < 64) words[0] &= ((uint64_t)1 << p->slots) - 1;
+	return true;
 }
 
 /* Which rows of the part count; how many. */
@@ -26,7 +27,7 @@ static uint32_t live_rows(const struct vk_exact_source *src, const struct vk_par
 {
 	size_t words = words_of(p);
 	uint32_t n = 0;
-	if (src->in) wanted(src->in, p, live);
+	if (src->in && !wanted(src->in, p, live)) return 0; /* before the block's page is touched */
 	for (size_t i = 0; i < words; i++) {
 		uint64_t w = src->in ? live[i] : ~(uint64_t)0;
 		w &= p->present[i];
@@ -163,6 +164,11 @@ bool vk_chunker_next(struct vk_chunker *w, struct vk_chunk *c)
 {
 	if (w->few) return next_of_wanted(w, c);
 	return next_of_parts(w, c) || next_of_tail(w, c);
+}
+
+const struct vk_part *vk_chunker_coming(const struct vk_chunker *w)
+{
+	return w->part < w->sure_end ? &w->src->parts->part[w->part] : NULL;
 }
 
 /* The offset of the n-th set bit. */

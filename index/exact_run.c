@@ -119,7 +119,9 @@ static void cut_into_units(struct vk_exact_job *job)
 		job->tail_units = 1; /* the wanted slots */
 		return;
 	}
-	size_t part_bytes = ps->part_n ? (size_t)ps->part[0].slots * ps->part[0].stride : 1;
+	const struct vk_part *p = ps->part;
+	bool codes = job->path == VK_EXACT_CERTIFIED && ps->part_n && p->code_head;
+	size_t part_bytes = ps->part_n ? (size_t)p->slots * (codes ? p->code_stride : p->stride) : 1;
 	job->unit_parts = part_bytes < UNIT_BYTES ? UNIT_BYTES / (part_bytes ? part_bytes : 1) : 1;
 	job->part_units = (ps->part_n + job->unit_parts - 1) / job->unit_parts;
 	job->tail_units = (ps->tail_n + VK_CHUNK_ROWS - 1) / VK_CHUNK_ROWS;
@@ -143,6 +145,7 @@ static void open_unit(const struct vk_exact_job *job, struct vk_chunker *c, size
 	} else if (unit < job->part_units) {
 		c->part = unit * job->unit_parts;
 		c->part_end = c->part + job->unit_parts < ps->part_n ? c->part + job->unit_parts : ps->part_n;
+		c->sure_end = job->workers > 1 ? c->part_end : ps->part_n;
 	} else {
 		c->tail = (unit - job->part_units) * VK_CHUNK_ROWS;
 		c->tail_end = c->tail + VK_CHUNK_ROWS < ps->tail_n ? c->tail + VK_CHUNK_ROWS : ps->tail_n;

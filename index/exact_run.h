@@ -56,9 +56,9 @@ bool vk_dtype_is_float(enum vk_dtype t);
 /* Bytes that the query's own form takes at dst in vk_scorer_prepare. */
 size_t vk_scorer_query_bytes(const struct vk_scorer *s);
 void vk_scorer_prepare(const struct vk_scorer *s, const float *vector, void *dst, struct vk_prepared *p);
-/* Canonical ranks of rows in order, or at pointers. inv_norm: one a row (cosine; else not read). */
+/* Canonical ranks of rows in order, or at pointers. inv_norm: one a row (cosine; else not read). next: vk_score_fn's. */
 void vk_scorer_rows(const struct vk_scorer *s, const struct vk_prepared *p, const void *rows, size_t stride, size_t n,
-		    const float *inv_norm, float *rank);
+		    const void *next, const float *inv_norm, float *rank);
 void vk_scorer_at(const struct vk_scorer *s, const struct vk_prepared *p, const void *const *row, size_t n,
 		  const float *inv_norm, float *rank);
 
@@ -77,6 +77,7 @@ struct vk_chunk {
 struct vk_chunker { /* walks the chunks of one unit */
 	const struct vk_exact_source *src;
 	size_t part, part_end; /* the next part to open, and the unit's end */
+	size_t sure_end;       /* parts below it, from `part` on, are this worker's for sure: they are worth fetching */
 	const struct vk_part *open;
 	uint64_t *live;        /* words of the open part's rows that count; VK_PART_WORDS_MAX */
 	bool dense;
@@ -94,6 +95,8 @@ bool vk_chunker_next(struct vk_chunker *w, struct vk_chunk *c);
 /* The rows of n <= VK_CHUNK_ROWS slots, ascending from call to call; slots without a row are left out. */
 void vk_chunker_find(struct vk_chunker *w, const uint32_t *slot, size_t n, struct vk_chunk *c);
 uint32_t vk_chunk_slot(const struct vk_chunk *c, uint32_t i);
+/* The part that is opened after the chunk's, so far as that is known; or NULL. */
+const struct vk_part *vk_chunker_coming(const struct vk_chunker *w);
 /* The slot of a part's row by its number. */
 uint32_t vk_part_slot(const struct vk_part *p, uint32_t number);
 static inline const void *vk_chunk_row(const struct vk_chunk *c, uint32_t i)

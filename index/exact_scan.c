@@ -7,13 +7,23 @@
 
 #include <math.h>
 
+/* The rows behind a dense chunk. */
+static const void *next_rows(const struct vk_exact_worker *w)
+{
+	const struct vk_chunk *c = &w->chunk;
+	if (c->at + c->n < c->part->rows) return c->part->row + (size_t)(c->at + c->n) * c->part->stride;
+	const struct vk_part *coming = vk_chunker_coming(&w->walk);
+	return coming ? coming->row : NULL;
+}
+
 void vk_exact_score_chunk(struct vk_exact_worker *w, const struct vk_running *r)
 {
 	const struct vk_scorer *s = &w->job->scorer;
 	const struct vk_chunk *c = &w->chunk;
+	bool last = r == &w->job->running[w->job->query_n - 1];
 	if (c->dense)
 		vk_scorer_rows(s, &r->p, c->part->row + (size_t)c->at * c->part->stride, c->part->stride, c->n,
-			       c->part->inv_norm + c->at, w->rank);
+			       last ? next_rows(w) : NULL, c->part->inv_norm + c->at, w->rank);
 	else vk_scorer_at(s, &r->p, c->row, c->n, c->inv_norm, w->rank);
 }
 

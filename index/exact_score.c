@@ -76,9 +76,9 @@ static void rank_of_raw(const struct vk_scorer *s, const struct vk_prepared *p, 
 }
 
 void vk_scorer_rows(const struct vk_scorer *s, const struct vk_prepared *p, const void *rows, size_t stride, size_t n,
-		    const float *inv_norm, float *rank)
+		    const void *next, const float *inv_norm, float *rank)
 {
-	s->rows(p->v, rows, stride, n, s->dims, rank);
+	s->rows(p->v, rows, stride, n, s->dims, next, rank);
 	rank_of_raw(s, p, inv_norm, n, rank);
 }
 

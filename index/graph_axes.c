@@ -34,7 +34,7 @@ struct axes {
 
 static void dots(const struct axes *a, const float *q, const float *rows, uint32_t n, uint32_t len, float *out)
 {
-	a->g->k->score[0][VK_DTYPE_F32](q, rows, (size_t)len * sizeof *rows, n, len, out);
+	a->g->k->score[0][VK_DTYPE_F32](q, rows, (size_t)len * sizeof *rows, n, len, NULL, out);
 }
 
 /* --- covariance --- */

@@ -35,7 +35,7 @@ static size_t max_of(size_t a, size_t b)
 static double dot_f32(const struct vk_graph *g, const float *a, const float *b, size_t n)
 {
 	float raw;
-	g->k->score[0][VK_DTYPE_F32](a, b, 0, 1, n, &raw);
+	g->k->score[0][VK_DTYPE_F32](a, b, 0, 1, n, NULL, &raw);
 	return (double)raw;
 }
 
@@ -306,7 +306,7 @@ static void centre(const struct vk_graph *g, float *dst, const float *row)
 static void project(const struct vk_graph *g, float *dst, const float *row)
 {
 	size_t dims = g->conf.dims;
-	g->k->score[0][VK_DTYPE_F32](row, g->axes, dims * sizeof *row, g->code_dims, dims, dst);
+	g->k->score[0][VK_DTYPE_F32](row, g->axes, dims * sizeof *row, g->code_dims, dims, NULL, dst);
 }
 
 /* ||r||^2 of what the code stands for. */

@@ -146,7 +146,7 @@ static float true_rank(const struct probe *p, const float *q, uint32_t row)
 {
 	float raw;
 	const uint32_t dims = p->g.conf.dims;
-	p->g.k->score[vk_metric_kind(p->g.conf.metric)][VK_DTYPE_F32](q, row_at(p, row), 0, 1, dims, &raw);
+	p->g.k->score[vk_metric_kind(p->g.conf.metric)][VK_DTYPE_F32](q, row_at(p, row), 0, 1, dims, NULL, &raw);
 	return vk_rank_of_raw(p->g.conf.metric, raw);
 }
 
@@ -159,7 +159,7 @@ static void find_truth(void *arg, unsigned worker, uint32_t from, uint32_t to)
 		struct best best[NEAREST];
 		uint32_t self = query_row(p, i);
 		p->g.k->score[vk_metric_kind(p->g.conf.metric)][VK_DTYPE_F32](row_at(p, self), p->s->row, dims * sizeof(float),
-									      p->s->n, dims, rank);
+									      p->s->n, dims, NULL, rank);
 		for (uint32_t j = 0; j < p->s->n; j++) rank[j] = vk_rank_of_raw(p->g.conf.metric, rank[j]);
 		uint32_t n = best_of(rank, p->s->n, self, best, NEAREST);
 		p->kth[i] = (double)best[n - 1].rank;

@@ -59,6 +59,7 @@ void vk_view_end(struct vk_view *v)
 {
 	if (!v->c) return;
 	vk_bitmap_free(v->live);
+	vk_parts_kept_unref(v->parts);
 	vk_kv_view_end(v->t);
 	vk_colconf_unref(v->conf);
 	if (!v->uncounted) vk_collection_unref(v->c);

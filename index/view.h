@@ -30,6 +30,7 @@ struct vk_view {
 	bool uncounted;
 	int64_t now_ms;             /* wall clock: who has expired */
 	struct vk_bitmap *live;     /* NULL until asked for: vk_view_live() */
+	struct vk_parts_kept *parts; /* a reference; NULL until asked for: vk_view_parts() */
 	bool writing;               /* over a write transaction: nothing may be cached */
 	const atomic_bool *stop;    /* NULL, or turns true when nobody waits for the answer any more */
 	uint64_t until_ms;          /* monotonic, when to give up; 0: never */
@@ -78,6 +79,10 @@ enum vk_status vk_view_sparse(struct vk_view *v, uint32_t slot, const struct vk_
  * payload has under text_from. VK_E_NOT_FOUND: neither. conf: of the view's config. */
 enum vk_status vk_view_text(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf, struct vk_arena *a,
 			    struct vk_bytes *text);
+/* vk_vset_parts() of the view's moment; found once for all its views, unless few slots are wanted. `want` may leave out
+ * less than it could: a scan looks at each row's bit anyway. The pointers live until vk_view_end() or the arena's end. */
+enum vk_status vk_view_parts(struct vk_view *v, const struct vk_set *s, const struct vk_bitmap *want, struct vk_arena *a,
+			     struct vk_parts *out);
 /* Live points, expired ones included: cheap. */
 uint64_t vk_view_points(struct vk_view *v);
 

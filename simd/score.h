@@ -30,9 +30,10 @@
 enum vk_metric { VK_METRIC_DOT, VK_METRIC_COSINE, VK_METRIC_L2, VK_METRIC_L1, VK_METRIC_HAMMING, VK_METRICS };
 enum vk_dtype { VK_DTYPE_F32, VK_DTYPE_F16, VK_DTYPE_U8, VK_DTYPE_I8, VK_DTYPE_BITS, VK_DTYPES };
 
-/* raw[i] = kernel(query, rows + i * stride), i < n. query has the type the table says. */
+/* raw[i] = kernel(query, rows + i * stride), i < n. query has the type the table says. next: rows of the same
+ * stride that will be asked for after these, whose beginnings are fetched meanwhile (never read), or NULL. */
 typedef void vk_score_fn(const void *query, const void *rows, size_t stride, size_t n, size_t dims,
-			 float *raw);
+			 const void *next, float *raw);
 /* The same over rows that do not lie in order: row[i] points at row i. Prefetches ahead. */
 typedef void vk_score_at_fn(const void *query, const void *const *row, size_t n, size_t dims,
 			    float *raw);
@@ -45,9 +46,10 @@ struct vk_kernels {
 	vk_score_fn *score[4][VK_DTYPES];
 	vk_score_at_fn *score_at[4][VK_DTYPES];
 
-	/* 8-bit codes (simd/code.h): out[i] = sum q[j] * code[i][j], q signed, codes unsigned; exact. */
+	/* 8-bit codes (simd/code.h): out[i] = sum q[j] * code[i][j], q signed, codes unsigned; exact. next: as in
+	 * vk_score_fn. */
 	void (*code_dot)(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims,
-			 int32_t *out);
+			 const uint8_t *next, int32_t *out);
 	/* The same for nq queries: out[j * out_stride + i] = q[j] by row i. Queries are padded with zeros to a
 	 * multiple of 64 dims; rows are read up to dims. Fastest where the rows are in the second-level cache
 	 * and n is a multiple of 64. Takes up to 32 KB of stack. */

@@ -189,9 +189,10 @@ LEVEL static void code_group(const int8_t *q, const struct vk_score_group *g, si
 	_mm_storeu_si128((__m128i *)(void *)out, _mm256_cvtepi64_epi32(sums(a)));
 }
 
-LEVEL static void code_dot(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims, int32_t *out)
+LEVEL static void code_dot(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims, const uint8_t *next,
+		     int32_t *out)
 {
-	VK_CODE_ROWS(code_group, q, codes, stride, n, dims, out);
+	VK_CODE_ROWS(code_group, q, codes, stride, n, dims, next, out);
 }
 
 /* ---- conversions ---- */

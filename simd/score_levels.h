@@ -44,14 +44,14 @@ enum { VK_SCORE_AHEAD_BYTES = 1024 };
  * different times, and page walks overlap with work (four neighbouring rows were 4 to 20 % slower in
  * 4 KB pages, at any distance ahead). What four does not divide makes one last group. */
 struct vk_score_streams {
-	const uint8_t *rows;
+	const uint8_t *rows, *next;
 	size_t stride, n, quarter, hop;
 };
 
-static inline struct vk_score_streams vk_score_streams(const void *rows, size_t stride, size_t n)
+static inline struct vk_score_streams vk_score_streams(const void *rows, size_t stride, size_t n, const void *next)
 {
 	size_t hop = stride ? (VK_SCORE_AHEAD_BYTES + stride - 1) / stride : 0;
-	return (struct vk_score_streams){rows, stride, n, n / VK_SCORE_GROUP, hop};
+	return (struct vk_score_streams){rows, next, stride, n, n / VK_SCORE_GROUP, hop};
 }
 
 static inline size_t vk_score_row_of(const struct vk_score_streams *s, size_t i, size_t r)
@@ -61,12 +61,20 @@ static inline size_t vk_score_row_of(const struct vk_score_streams *s, size_t i,
 	return k < s->n ? k : s->n - 1;
 }
 
+/* What is fetched for place i of stream r: past the stream's end, the same stream of the next rows. */
+static inline const uint8_t *vk_score_ahead_of(const struct vk_score_streams *s, size_t i, size_t r, const uint8_t *none)
+{
+	if (i < s->quarter) return s->rows + (r * s->quarter + i) * s->stride;
+	i -= s->quarter;
+	return s->next && i < s->quarter ? s->next + (r * s->quarter + i) * s->stride : none;
+}
+
 /* Group i, i < quarter + 1. */
 static inline void vk_score_group_of(struct vk_score_group *g, const struct vk_score_streams *s, size_t i)
 {
 	for (size_t r = 0; r < VK_SCORE_GROUP; r++) {
 		g->x[r] = s->rows + vk_score_row_of(s, i, r) * s->stride;
-		g->ahead[r] = i + s->hop < s->quarter ? g->x[r] + s->hop * s->stride : g->x[r];
+		g->ahead[r] = vk_score_ahead_of(s, i + s->hop, r, g->x[r]);
 	}
 }
 
@@ -95,9 +103,9 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
  * size_t dims, float raw[VK_SCORE_GROUP])`. LEVEL: the twin's function attribute. */
 #define VK_SCORE_FACES(LEVEL, name, group)                                                              \
 	LEVEL static void name(const void *q, const void *rows, size_t stride, size_t n, size_t dims,   \
-			       float *raw)                                                              \
+			       const void *next, float *raw)                                            \
 	{                                                                                               \
-		struct vk_score_streams s = vk_score_streams(rows, stride, n);                          \
+		struct vk_score_streams s = vk_score_streams(rows, stride, n, next);                    \
 		struct vk_score_group g;                                                                \
 		float some[VK_SCORE_GROUP];                                                             \
 		for (size_t i = 0; i < s.quarter + (n % VK_SCORE_GROUP != 0); i++) {                    \
@@ -151,9 +159,9 @@ static inline __attribute__((always_inline)) void vk_prefetch(const void *p)
 	VK_SCORE_FACES(LEVEL, name, name##_group)
 
 /* The loop of code_dot over a group kernel. */
-#define VK_CODE_ROWS(group, q, codes, stride, n, dims, out)                                             \
+#define VK_CODE_ROWS(group, q, codes, stride, n, dims, next, out)                                       \
 	do {                                                                                            \
-		struct vk_score_streams s = vk_score_streams(codes, stride, n);                         \
+		struct vk_score_streams s = vk_score_streams(codes, stride, n, next);                   \
 		struct vk_score_group g;                                                                \
 		int32_t some[VK_SCORE_GROUP];                                                           \
 		for (size_t i = 0; i < s.quarter + ((n) % VK_SCORE_GROUP != 0); i++) {                  \

@@ -104,8 +104,10 @@ INTEGER_ROW(l1_u8_row, uint8_t, distance)
 INTEGER_ROW(l1_i8_row, int8_t, distance)
 
 #define FACES(name, ...)                                                                                   \
-	static void name(const void *q, const void *rows, size_t stride, size_t n, size_t dims, float *raw) \
+	static void name(const void *q, const void *rows, size_t stride, size_t n, size_t dims,            \
+			 const void *next, float *raw)                                                     \
 	{                                                                                                  \
+		(void)next;                                                                                \
 		for (size_t i = 0; i < n; i++)                                                             \
 			raw[i] = name##_row(q, (const uint8_t *)rows + i * stride, dims);                  \
 	}                                                                                                  \
@@ -119,8 +121,10 @@ INTEGER_ROW(l1_i8_row, int8_t, distance)
 
 VK_SCORE_EACH(FACES)
 
-static void code_dot(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims, int32_t *out)
+static void code_dot(const int8_t *q, const uint8_t *codes, size_t stride, size_t n, size_t dims, const uint8_t *next,
+		     int32_t *out)
 {
+	(void)next;
 	for (size_t i = 0; i < n; i++) {
 		int32_t sum = 0; /* 128 * 255 * 65,536 < 2^31 */
 		for (size_t j = 0; j < dims; j++) sum += q[j] * codes[i * stride + j];

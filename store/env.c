@@ -195,6 +195,7 @@ static void find_map(struct vk_env *env)
 	}
 	if (f) fclose(f);
 	atomic_store(&env->map_addr, found);
+	env->maps++;
 }
 
 static int open_all(struct vk_env *env)

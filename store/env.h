@@ -57,6 +57,7 @@ struct vk_env {
 	struct vk_env *next_open;
 	uint64_t map_bytes;
 	_Atomic uintptr_t map_addr; /* where the map begins; 0: not known (no /proc) */
+	uint64_t maps;		    /* how often it was made; changes behind the shut gate */
 	uint64_t seen_bytes;	    /* of the file; the writer's own */
 	uint64_t reserved_bytes; /* of the file; the writer's own */
 	uint32_t page_size;

@@ -128,6 +128,12 @@ uint64_t vk_kv_txn_id(const struct vk_kv_txn *t)
 	return mdb_txn_id(t->mdb);
 }
 
+struct vk_kv_moment vk_kv_moment(const struct vk_kv_txn *view)
+{
+	assert(view->read);
+	return (struct vk_kv_moment){mdb_txn_id(view->mdb), view->kv->env->maps};
+}
+
 /* Tables */
 
 static MDB_val val_of(struct vk_bytes b)

@@ -61,6 +61,12 @@ enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out);
 void vk_kv_view_end(struct vk_kv_txn *t); /* views only; NULL is fine */
 /* Grows with every commit: two views with the same number see the same. */
 uint64_t vk_kv_txn_id(const struct vk_kv_txn *t);
+/* Two views of one moment see the same at the same addresses: what one has found there serves the other.
+ * map: which of the maps that the environment has had. */
+struct vk_kv_moment {
+	uint64_t txn, map;
+};
+struct vk_kv_moment vk_kv_moment(const struct vk_kv_txn *view);
 
 enum vk_status vk_kv_get(struct vk_kv_txn *t, unsigned table, struct vk_bytes key, struct vk_bytes *value);
 /* Writer only. In a write transaction a value's pointer lives until the next put or del. */

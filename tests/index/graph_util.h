@@ -52,7 +52,7 @@ static inline void gu_mean(struct vk_graph *g, const float *row, uint32_t n)
 static inline void gu_ranks(const struct vk_graph_conf *c, const float *q, const float *row, uint32_t n, float *rank)
 {
 	const struct vk_kernels *k = vk_kernels(vk_cpu_best());
-	k->score[vk_metric_kind(c->metric)][VK_DTYPE_F32](q, row, c->dims * sizeof *row, n, c->dims, rank);
+	k->score[vk_metric_kind(c->metric)][VK_DTYPE_F32](q, row, c->dims * sizeof *row, n, c->dims, NULL, rank);
 	for (uint32_t i = 0; i < n; i++) rank[i] = vk_rank_of_raw(c->metric, rank[i]);
 }
 

@@ -176,7 +176,7 @@ static inline float oracle_rank(const struct memory_set *m, const float *vector,
 	if (floats && s->metric == VK_METRIC_COSINE) vk_unit(unit, vector, s->dims);
 	if (!floats) keep_row(s, vector, form, wide);
 	k->score[vk_metric_kind(s->metric)][s->dtype](floats ? (void *)unit : (void *)form, m->kept + slot * m->row_bytes,
-						      m->row_bytes, 1, s->dims, &raw);
+						      m->row_bytes, 1, s->dims, NULL, &raw);
 	if (s->metric == VK_METRIC_COSINE) {
 		if (!floats) raw *= vk_inverse_norm(wide, s->dims);
 		raw *= m->inv_norm[slot];

@@ -324,7 +324,7 @@ static float oracle_rank(const struct tree *t, const struct model_point *p)
 	float unit[8], raw;
 	memcpy(unit, t->q.vector, sizeof unit);
 	if (s->metric == VK_METRIC_COSINE) vk_unit(unit, t->q.vector, s->dims);
-	k->score[vk_metric_kind(s->metric)][VK_DTYPE_F32](unit, p->row[t->set], s->dims * 4, 1, s->dims, &raw);
+	k->score[vk_metric_kind(s->metric)][VK_DTYPE_F32](unit, p->row[t->set], s->dims * 4, 1, s->dims, NULL, &raw);
 	if (s->metric == VK_METRIC_COSINE) raw *= vk_inverse_norm(p->row[t->set], s->dims);
 	return vk_rank_of_raw(s->metric, raw);
 }

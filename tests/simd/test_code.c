@@ -123,8 +123,8 @@ static void certain(struct check *c, enum vk_metric m)
 	const float *q = c->q;
 	if (m == VK_METRIC_COSINE) vk_unit(unit, q, c->dims), q = unit;
 	vk_code_query(&c->cq, c->sq, STRIDE, q, c->dims);
-	c->k->code_dot(c->sq, c->codes, STRIDE, ROWS, c->dims, dot);
-	c->k->score[vk_metric_kind(m)][VK_DTYPE_F32](q, c->rows, DIMS_MAX * 4, ROWS, c->dims, raw);
+	c->k->code_dot(c->sq, c->codes, STRIDE, ROWS, c->dims, NULL, dot);
+	c->k->score[vk_metric_kind(m)][VK_DTYPE_F32](q, c->rows, DIMS_MAX * 4, ROWS, c->dims, NULL, raw);
 	for (size_t i = 0; i < ROWS; i++) inverse[i] = vk_inverse_norm(c->rows + i * DIMS_MAX, c->dims);
 	vk_code_bounds(m, &c->cq, c->head, inverse, dot, ROWS, lower, upper);
 	for (size_t i = 0; i < ROWS; i++) {
@@ -272,7 +272,7 @@ static void test_code_dot_every_level_is_exact(void **state)
 			for (size_t i = 0; i < dims; i++) q[i] = (int8_t)(wild ? -128 : (int)(vk_rng(&rng) % 256) - 128);
 			for (uint8_t *p = code; p < rows.end; p++) *p = wild ? 255 : (uint8_t)vk_rng(&rng);
 			got[n] = 42;
-			vk_kernels(level)->code_dot(q, code, stride, n, dims, got);
+			vk_kernels(level)->code_dot(q, code, stride, n, dims, vk_rng(&rng) % 2 ? rows.end : NULL, got);
 			for (size_t i = 0; i < n; i++) {
 				int64_t want = 0;
 				for (size_t j = 0; j < dims; j++) want += (int64_t)q[j] * code[i * stride + j];
@@ -287,7 +287,7 @@ static void test_code_dot_every_level_is_exact(void **state)
 	memset(q, -128, MOST);
 	memset(code, 255, MOST);
 	for_each_level(level) {
-		vk_kernels(level)->code_dot(q, code, MOST, 1, MOST, &got);
+		vk_kernels(level)->code_dot(q, code, MOST, 1, MOST, NULL, &got);
 		assert_int_equal(got, -128 * 255 * MOST);
 	}
 	free(q), free(code);
@@ -334,7 +334,7 @@ static void test_code_few_rows_are_read_again(void **state)
 			vk_code_row(k, &h, code, D, x, D);
 			for (size_t q = 0; q < QUERIES; q++) {
 				int32_t dot;
-				k->code_dot(sq[q], code, D, 1, D, &dot);
+				k->code_dot(sq[q], code, D, 1, D, NULL, &dot);
 				vk_code_bounds(metrics[m], &cq[0][q], &h, &inverse, &dot, 1, &lower[q * N + r],
 					       &upper[q * N + r]);
 			}

@@ -138,9 +138,9 @@ static void compare(struct bench *b, enum vk_cpu_level level, int kind, enum vk_
 	for (size_t i = 0; i < n; i++) fill(&b->rng, t, mood, rows + i * stride, dims);
 
 	float want[ROWS_MAX], got[ROWS_MAX + 1];
-	scalar->score[kind][t](q, rows, stride, n, dims, want);
+	scalar->score[kind][t](q, rows, stride, n, dims, NULL, want);
 	got[n] = 42;
-	k->score[kind][t](q, rows, stride, n, dims, got);
+	k->score[kind][t](q, rows, stride, n, dims, vk_rng(&b->rng) % 2 ? b->rows.end : NULL, got);
 	for (size_t i = 0; i < n; i++) {
 		float words = by_the_words(kind, t, q, rows + i * stride, dims);
 		if (memcmp(&words, &want[i], 4) != 0)
@@ -212,9 +212,9 @@ static void test_score_extreme_bytes_do_not_overflow(void **state)
 			memset(x, t[i].x, DIMS);
 			for (int kind = DOT; kind <= L1; kind++) {
 				float raw = 0;
-				vk_kernels(level)->score[kind][VK_DTYPE_U8](q, x, DIMS, 1, DIMS, &raw);
+				vk_kernels(level)->score[kind][VK_DTYPE_U8](q, x, DIMS, 1, DIMS, NULL, &raw);
 				assert_true(raw == (float)(t[i].u8[kind] * DIMS));
-				vk_kernels(level)->score[kind][VK_DTYPE_I8](q, x, DIMS, 1, DIMS, &raw);
+				vk_kernels(level)->score[kind][VK_DTYPE_I8](q, x, DIMS, 1, DIMS, NULL, &raw);
 				assert_true(raw == (float)(t[i].i8[kind] * DIMS));
 			}
 		}
