@@ -53,7 +53,17 @@ static enum vk_status prepare(struct vk_exact_job *job, struct vk_arena *a)
 	return VK_OK;
 }
 
-static void distances(struct vk_exact_worker *w, const uint8_t *query)
+/* The bits behind a dense chunk. */
+static const uint8_t *next_bits(const struct vk_exact_worker *w)
+{
+	const struct vk_chunk *c = &w->chunk;
+	if (c->at + c->n < c->part->rows) return c->part->bits + (size_t)(c->at + c->n) * c->part->bits_stride;
+	const struct vk_part *coming = vk_chunker_coming(&w->walk);
+	return coming ? coming->bits : NULL;
+}
+
+/* last: no other query comes by the chunk after this one. */
+static void distances(struct vk_exact_worker *w, const uint8_t *query, bool last)
 {
 	struct near *near = w->own;
 	const struct vk_chunk *c = &w->chunk;
@@ -62,7 +72,7 @@ static void distances(struct vk_exact_worker *w, const uint8_t *query)
 	int kind = vk_metric_kind(VK_METRIC_HAMMING);
 	if (c->dense) {
 		s->k->score[kind][VK_DTYPE_BITS](query, p->bits + (size_t)c->at * p->bits_stride, p->bits_stride, c->n, s->dims,
-						 NULL, w->rank);
+						 last ? next_bits(w) : NULL, w->rank);
 	} else {
 		for (uint32_t i = 0; i < c->n; i++) near->row[i] = p->bits + (size_t)c->number[i] * p->bits_stride;
 		s->k->score_at[kind][VK_DTYPE_BITS](query, near->row, c->n, s->dims, w->rank);
@@ -80,7 +90,7 @@ static void chunk(struct vk_exact_worker *w)
 			continue;
 		}
 		struct vk_topk *t = &((struct near *)w->own)->top[q];
-		distances(w, bj->query[q]);
+		distances(w, bj->query[q], q + 1 == w->job->query_n);
 		size_t n = vk_topk_pick(t, w->job->scorer.k, w->rank, w->chunk.n, w->idx);
 		for (size_t i = 0; i < n; i++) vk_topk_push(t, vk_chunk_slot(&w->chunk, w->idx[i]), w->rank[w->idx[i]]);
 	}

@@ -112,6 +112,13 @@ static enum vk_status prepare_workers(struct vk_exact_job *job, struct vk_arena 
 
 /* --- units --- */
 
+/* Bytes of a row that the path reads. */
+static size_t stride_read(const struct vk_exact_job *job, const struct vk_part *p)
+{
+	if (job->path == VK_EXACT_CERTIFIED && p->code_head) return p->code_stride;
+	return job->path == VK_EXACT_BITS && p->bits ? p->bits_stride : p->stride;
+}
+
 static void cut_into_units(struct vk_exact_job *job)
 {
 	const struct vk_parts *ps = job->src->parts;
@@ -119,9 +126,7 @@ static void cut_into_units(struct vk_exact_job *job)
 		job->tail_units = 1; /* the wanted slots */
 		return;
 	}
-	const struct vk_part *p = ps->part;
-	bool codes = job->path == VK_EXACT_CERTIFIED && ps->part_n && p->code_head;
-	size_t part_bytes = ps->part_n ? (size_t)p->slots * (codes ? p->code_stride : p->stride) : 1;
+	size_t part_bytes = ps->part_n ? (size_t)ps->part[0].slots * stride_read(job, &ps->part[0]) : 1;
 	job->unit_parts = part_bytes < UNIT_BYTES ? UNIT_BYTES / (part_bytes ? part_bytes : 1) : 1;
 	job->part_units = (ps->part_n + job->unit_parts - 1) / job->unit_parts;
 	job->tail_units = (ps->tail_n + VK_CHUNK_ROWS - 1) / VK_CHUNK_ROWS;

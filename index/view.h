@@ -79,8 +79,9 @@ enum vk_status vk_view_sparse(struct vk_view *v, uint32_t slot, const struct vk_
  * payload has under text_from. VK_E_NOT_FOUND: neither. conf: of the view's config. */
 enum vk_status vk_view_text(struct vk_view *v, uint32_t slot, const struct vk_vector_conf *conf, struct vk_arena *a,
 			    struct vk_bytes *text);
-/* vk_vset_parts() of the view's moment; found once for all its views, unless few slots are wanted. `want` may leave out
- * less than it could: a scan looks at each row's bit anyway. The pointers live until vk_view_end() or the arena's end. */
+/* vk_vset_parts() of the view's moment; found once for all its views, unless so few slots are wanted that looking for theirs
+ * alone is less. `want` may leave out less than it could: a scan looks at each row's bit anyway. The pointers live until
+ * vk_view_end() or the arena's end. */
 enum vk_status vk_view_parts(struct vk_view *v, const struct vk_set *s, const struct vk_bitmap *want, struct vk_arena *a,
 			     struct vk_parts *out);
 /* Live points, expired ones included: cheap. */

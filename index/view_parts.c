@@ -21,9 +21,9 @@
 #include "index/collection_internal.h"
 #include "index/view.h"
 
-/* Fewer wanted slots are found by seeking their blocks: as many as FEW takes (index/exact_plan.c). */
-#define SEEK_SLOTS 2048
-#define STEPS_A_SEEK 64 /* over parts in memory, for what a look into the map costs */
+/* What may be spent on a wanted slot instead of seeking its block in the map: */
+#define BLOCKS_A_SLOT 4 /* walked over, once a moment */
+#define STEPS_A_SLOT 64 /* over parts in memory */
 
 struct one { /* a set's */
 	struct one *next;
@@ -149,16 +149,19 @@ static void keep(struct vk_parts_kept *k, uint32_t set, const struct vk_parts *p
 enum vk_status vk_view_parts(struct vk_view *v, const struct vk_set *s, const struct vk_bitmap *want, struct vk_arena *a,
 			     struct vk_parts *out)
 {
-	uint64_t wanted = want ? vk_bitmap_count(want) : UINT64_MAX;
-	bool few = wanted <= SEEK_SLOTS;
+	struct vk_vset_stats size;
+	enum vk_status st = vk_vset_stats(v->t, s, &size);
+	if (st) return st;
+	uint64_t wanted = want ? vk_bitmap_count(want) : UINT64_MAX / STEPS_A_SLOT;
+	uint64_t parts = size.blocks + size.tail_rows;
 	struct vk_parts_kept *k = kept_of(v);
 	const struct vk_parts *known = k ? look(k, s->id) : NULL;
-	if (known && (!few || known->part_n + known->tail_n <= STEPS_A_SEEK * wanted)) {
+	if (known && parts <= STEPS_A_SLOT * wanted) {
 		*out = *known;
 		return VK_OK;
 	}
-	if (!k || few) return vk_vset_parts(v->t, s, want, a, out);
-	enum vk_status st = vk_vset_parts(v->t, s, NULL, a, out);
+	if (!k || known || parts > BLOCKS_A_SLOT * wanted) return vk_vset_parts(v->t, s, want, a, out);
+	st = vk_vset_parts(v->t, s, NULL, a, out);
 	if (!st) keep(k, s->id, out);
 	return st;
 }
