@@ -53,13 +53,11 @@ static enum vk_status prepare(struct vk_exact_job *job, struct vk_arena *a)
 	return VK_OK;
 }
 
-/* The bits behind a dense chunk. */
 static const uint8_t *next_bits(const struct vk_exact_worker *w)
 {
-	const struct vk_chunk *c = &w->chunk;
-	if (c->at + c->n < c->part->rows) return c->part->bits + (size_t)(c->at + c->n) * c->part->bits_stride;
-	const struct vk_part *coming = vk_chunker_coming(&w->walk);
-	return coming ? coming->bits : NULL;
+	uint32_t number;
+	const struct vk_part *p = vk_chunker_behind(&w->walk, &w->chunk, &number);
+	return p && p->bits ? p->bits + (size_t)number * p->bits_stride : NULL;
 }
 
 /* last: no other query comes by the chunk after this one. */

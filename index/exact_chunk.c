@@ -3,18 +3,14 @@
  * made); any other as lists of slots, row numbers and pointers.
  */
 #include "index/exact_run.h"
+#include "store/record_vset.h"
 
 #include <assert.h>
-
-static size_t words_of(const struct vk_part *p)
-{
-	return p->slots > 64 ? p->slots / 64 : 1;
-}
 
 /* The wanted slots of a part as words, if there may be any; parts of fewer than 64 slots lie inside a word. */
 static bool wanted(const struct vk_bitmap *in, const struct vk_part *p, uint64_t *words)
 {
-	size_t n = words_of(p);
+	size_t n = vk_rec_words(p->slots);
 	uint32_t shift = p->first & 63;
 	if (!vk_bitmap_words(in, p->first - shift, words, n)) return false;
 	if (shift || p->slots < 64) words[0] = words[0] >> shift;
@@ -25,7 +21,7 @@ static bool wanted(const struct vk_bitmap *in, const struct vk_part *p, uint64_t
 /* Which rows of the part count; how many. */
 static uint32_t live_rows(const struct vk_exact_source *src, const struct vk_part *p, uint64_t *live)
 {
-	size_t words = words_of(p);
+	size_t words = vk_rec_words(p->slots);
 	uint32_t n = 0;
 	if (src->in && !wanted(src->in, p, live)) return 0; /* before the block's page is touched */
 	for (size_t i = 0; i < words; i++) {
@@ -169,6 +165,13 @@ bool vk_chunker_next(struct vk_chunker *w, struct vk_chunk *c)
 const struct vk_part *vk_chunker_coming(const struct vk_chunker *w)
 {
 	return w->part < w->sure_end ? &w->src->parts->part[w->part] : NULL;
+}
+
+const struct vk_part *vk_chunker_behind(const struct vk_chunker *w, const struct vk_chunk *c, uint32_t *number)
+{
+	bool more = c->at + c->n < c->part->rows;
+	*number = more ? c->at + c->n : 0;
+	return more ? c->part : vk_chunker_coming(w);
 }
 
 /* The offset of the n-th set bit. */

@@ -97,6 +97,8 @@ void vk_chunker_find(struct vk_chunker *w, const uint32_t *slot, size_t n, struc
 uint32_t vk_chunk_slot(const struct vk_chunk *c, uint32_t i);
 /* The part that is opened after the chunk's, so far as that is known; or NULL. */
 const struct vk_part *vk_chunker_coming(const struct vk_chunker *w);
+/* The row behind a dense chunk: its part (or NULL: not known) and its number there. */
+const struct vk_part *vk_chunker_behind(const struct vk_chunker *w, const struct vk_chunk *c, uint32_t *number);
 /* The slot of a part's row by its number. */
 uint32_t vk_part_slot(const struct vk_part *p, uint32_t number);
 static inline const void *vk_chunk_row(const struct vk_chunk *c, uint32_t i)

@@ -7,13 +7,11 @@
 
 #include <math.h>
 
-/* The rows behind a dense chunk. */
 static const void *next_rows(const struct vk_exact_worker *w)
 {
-	const struct vk_chunk *c = &w->chunk;
-	if (c->at + c->n < c->part->rows) return c->part->row + (size_t)(c->at + c->n) * c->part->stride;
-	const struct vk_part *coming = vk_chunker_coming(&w->walk);
-	return coming ? coming->row : NULL;
+	uint32_t number;
+	const struct vk_part *p = vk_chunker_behind(&w->walk, &w->chunk, &number);
+	return p ? p->row + (size_t)number * p->stride : NULL;
 }
 
 void vk_exact_score_chunk(struct vk_exact_worker *w, const struct vk_running *r)

@@ -12,7 +12,7 @@
  * Not taken: parts that outlive a commit. Blocks whose values are not written again stay where they are, so a walk over what
  * changed would do; but tail and dead bits change with nearly every write, and under steady writes a walk a commit is little.
  *
- * Locks: `lock` of the collection for its `kept`, then for that one's list. Neither is held while the map is read, which may
+ * Locks: the collection's for its `parts`, then `lock` for that one's list. Neither is held while the map is read, which may
  * fault (store/guard.h): parts are found into the caller's arena, and copied from there.
  */
 #include <stdlib.h>
@@ -20,6 +20,7 @@
 
 #include "index/collection_internal.h"
 #include "index/view.h"
+#include "store/record_vset.h"
 
 /* What may be spent on a wanted slot instead of seeking its block in the map: */
 #define BLOCKS_A_SLOT 4 /* walked over, once a moment */
@@ -93,24 +94,31 @@ static struct vk_parts_kept *kept_of(struct vk_view *v)
 	return v->parts;
 }
 
+/* Under its lock. */
+static const struct one *find(const struct vk_parts_kept *k, uint32_t set)
+{
+	const struct one *o = k->first;
+	while (o && o->set != set) o = o->next;
+	return o;
+}
+
 static const struct vk_parts *look(struct vk_parts_kept *k, uint32_t set)
 {
 	pthread_mutex_lock(&k->lock);
-	struct one *o = k->first;
-	while (o && o->set != set) o = o->next;
+	const struct one *o = find(k, set);
 	pthread_mutex_unlock(&k->lock);
 	return o ? &o->parts : NULL;
 }
 
-static size_t words_of(const struct vk_part *p)
+static size_t dead_words(const struct vk_part *p)
 {
-	return p->dead ? ((size_t)p->slots + 63) / 64 : 0;
+	return p->dead ? vk_rec_words(p->slots) : 0;
 }
 
 static struct one *copy(uint32_t set, const struct vk_parts *p)
 {
 	size_t words = 0;
-	for (size_t i = 0; i < p->part_n; i++) words += words_of(&p->part[i]);
+	for (size_t i = 0; i < p->part_n; i++) words += dead_words(&p->part[i]);
 	struct one *o = malloc(sizeof *o + p->part_n * sizeof *p->part + p->tail_n * sizeof *p->tail + words * sizeof(uint64_t));
 	if (!o) return NULL;
 	*o = (struct one){.set = set, .parts = *p};
@@ -120,7 +128,7 @@ static struct one *copy(uint32_t set, const struct vk_parts *p)
 	if (p->part_n) memcpy(o->parts.part, p->part, p->part_n * sizeof *p->part);
 	if (p->tail_n) memcpy(o->parts.tail, p->tail, p->tail_n * sizeof *p->tail);
 	for (size_t i = 0; i < p->part_n; i++) {
-		size_t n = words_of(&p->part[i]);
+		size_t n = dead_words(&p->part[i]);
 		if (n) o->parts.part[i].dead = memcpy(dead, p->part[i].dead, n * sizeof *dead);
 		dead += n;
 	}
@@ -136,32 +144,34 @@ static void keep(struct vk_parts_kept *k, uint32_t set, const struct vk_parts *p
 	struct one *mine = copy(set, p);
 	if (!mine) return;
 	pthread_mutex_lock(&k->lock);
-	struct one *o = k->first;
-	while (o && o->set != set) o = o->next;
-	if (!o) {
+	bool known = find(k, set) != NULL;
+	if (!known) {
 		mine->next = k->first;
 		k->first = mine;
 	}
 	pthread_mutex_unlock(&k->lock);
-	if (o) free(mine);
+	if (known) free(mine);
+}
+
+/* Is a walk over all blocks, whose outcome is kept, worth it for so many slots? */
+static bool worth_walking(struct vk_view *v, const struct vk_set *s, uint64_t wanted)
+{
+	struct vk_vset_stats size;
+	return !vk_vset_stats(v->t, s, &size) && size.blocks + size.tail_rows <= BLOCKS_A_SLOT * wanted;
 }
 
 enum vk_status vk_view_parts(struct vk_view *v, const struct vk_set *s, const struct vk_bitmap *want, struct vk_arena *a,
 			     struct vk_parts *out)
 {
-	struct vk_vset_stats size;
-	enum vk_status st = vk_vset_stats(v->t, s, &size);
-	if (st) return st;
 	uint64_t wanted = want ? vk_bitmap_count(want) : UINT64_MAX / STEPS_A_SLOT;
-	uint64_t parts = size.blocks + size.tail_rows;
 	struct vk_parts_kept *k = kept_of(v);
 	const struct vk_parts *known = k ? look(k, s->id) : NULL;
-	if (known && parts <= STEPS_A_SLOT * wanted) {
+	if (known && known->part_n + known->tail_n <= STEPS_A_SLOT * wanted) {
 		*out = *known;
 		return VK_OK;
 	}
-	if (!k || known || parts > BLOCKS_A_SLOT * wanted) return vk_vset_parts(v->t, s, want, a, out);
-	st = vk_vset_parts(v->t, s, NULL, a, out);
+	if (!k || known || !worth_walking(v, s, wanted)) return vk_vset_parts(v->t, s, want, a, out);
+	enum vk_status st = vk_vset_parts(v->t, s, NULL, a, out);
 	if (!st) keep(k, s->id, out);
 	return st;
 }

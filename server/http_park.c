@@ -20,14 +20,6 @@
 
 #include "server/http_internal.h"
 
-static void leave_park(struct vk_conn *c)
-{
-	struct vk_park *park = c->http->park; /* resumed, c is its daemon's */
-	if (!vk_park_remove(park, &c->park)) return;
-	MHD_resume_connection(c->mhd);
-	vk_park_left(park);
-}
-
 void vk_req_park(struct vk_req *req, uint64_t deadline_ms, vk_gone_fn *gone)
 {
 	struct vk_conn *c = vk_conn_of(req);
@@ -38,7 +30,7 @@ void vk_req_park(struct vk_req *req, uint64_t deadline_ms, vk_gone_fn *gone)
 	MHD_suspend_connection(c->mhd);
 	vk_park_add(c->http->park, &c->park, c->reap.fd, deadline_ms);
 	int open = VK_OPEN;
-	if (!atomic_compare_exchange_strong(&c->finish, &open, VK_PARKED)) leave_park(c);
+	if (!atomic_compare_exchange_strong(&c->finish, &open, VK_PARKED)) vk_park_leave(c->http->park, &c->park);
 }
 
 void vk_req_finish(struct vk_req *req)
@@ -47,7 +39,7 @@ void vk_req_finish(struct vk_req *req)
 	vk_http_compress(c, SIZE_MAX);
 	int was = atomic_exchange(&c->finish, VK_FINISHED);
 	assert(was != VK_FINISHED);
-	if (was == VK_PARKED) leave_park(c);
+	if (was == VK_PARKED) vk_park_leave(c->http->park, &c->park);
 }
 
 static struct vk_conn *conn_of_park(struct vk_park_entry *e)
@@ -64,9 +56,9 @@ static void on_gone(struct vk_park_entry *e, enum vk_park_why why)
 	c->gone(&c->req, map[why]);
 }
 
-static void on_late_resume(struct vk_park_entry *e)
+static void on_resume(struct vk_park_entry *e)
 {
 	MHD_resume_connection(conn_of_park(e)->mhd);
 }
 
-const struct vk_park_ops vk_http_park_ops = {.gone = on_gone, .resume = on_late_resume};
+const struct vk_park_ops vk_http_park_ops = {.gone = on_gone, .resume = on_resume};

@@ -79,6 +79,15 @@ static void unlink_entry(struct vk_park *p, struct vk_park_entry *e)
 	if (e->fd >= 0) epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, e->fd, NULL);
 }
 
+/* Without the lock. Counted until it is done, and not looked at after that: it may be parked again. */
+static void resume(struct vk_park *p, struct vk_park_entry *e)
+{
+	p->ops.resume(e);
+	pthread_mutex_lock(&p->lock);
+	p->count--;
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* Tells the owner, with the lock given up meanwhile. */
 static void fire(struct vk_park *p, struct vk_park_entry *e, enum vk_park_why why)
 {
@@ -91,9 +100,8 @@ static void fire(struct vk_park *p, struct vk_park_entry *e, enum vk_park_why wh
 	if (!e->resume_late) return;
 	e->resume_late = false;
 	pthread_mutex_unlock(&p->lock);
-	p->ops.resume(e);
+	resume(p, e);
 	pthread_mutex_lock(&p->lock);
-	p->count--; /* no look at e: it may be parked again */
 }
 
 static struct vk_park_entry *find_due(struct vk_park *p, unsigned slot, uint64_t now_ms)
@@ -216,21 +224,14 @@ void vk_park_add(struct vk_park *p, struct vk_park_entry *e, int fd, uint64_t de
 	if (early) kick(p);
 }
 
-bool vk_park_remove(struct vk_park *p, struct vk_park_entry *e)
+void vk_park_leave(struct vk_park *p, struct vk_park_entry *e)
 {
 	pthread_mutex_lock(&p->lock);
 	if (e->linked) unlink_entry(p, e);
 	bool mine = !e->in_gone;
 	if (!mine) e->resume_late = true;
 	pthread_mutex_unlock(&p->lock);
-	return mine;
-}
-
-void vk_park_left(struct vk_park *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->count--;
-	pthread_mutex_unlock(&p->lock);
+	if (mine) resume(p, e);
 }
 
 void vk_park_close(struct vk_park *p)

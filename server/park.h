@@ -2,16 +2,14 @@
  * The park: requests that wait for somebody else, with a deadline each, and a watch on their
  * sockets. No HTTP library in it: it knows file descriptors, milliseconds and two callbacks.
  *
- * An entry is in the park from vk_park_add() until it is resumed, and that is once, by exactly
- * one of two: the caller of vk_park_remove() when that returns true (who says vk_park_left() when he
- * has), or the park's own thread when it returned false because `gone` was running just then. So
- * a park that counts none has nobody left to resume: daemons may be stopped. Nobody ever waits for a
- * callback, an entry is never resumed under a running `gone`, and the finisher may hold any lock
- * that `gone` wants.
+ * An entry is in the park from vk_park_add() until it has been resumed, and that is once, by exactly
+ * one of two: the thread that calls vk_park_leave(), or the park's own when `gone` was running just
+ * then. So nobody ever waits for a callback, an entry is never resumed under a running `gone`, the
+ * finisher may hold any lock that `gone` wants, and a park that counts none has nobody left to resume.
  *
  * Ownership: entries are embedded in their owner's memory, which must stay an entry (type-stable,
  * zeroed at birth) until vk_park_free(): a late epoll event may still point at it.
- * Threads: any; callbacks run on the park's thread without the park's lock.
+ * Threads: any. `gone` runs on the park's thread, `resume` on one of the two, both without the park's lock.
  */
 #ifndef VK_SERVER_PARK_H
 #define VK_SERVER_PARK_H
@@ -29,12 +27,12 @@ struct vk_park_entry {
 	int fd;
 	bool linked;      /* in the wheel: gone has not been called */
 	bool in_gone;     /* the park's thread is inside gone() */
-	bool resume_late; /* removed while in gone: the park's thread resumes it */
+	bool resume_late; /* left while in gone: the park's thread resumes it */
 };
 
 struct vk_park_ops {
 	void (*gone)(struct vk_park_entry *e, enum vk_park_why why); /* at most once an entry */
-	void (*resume)(struct vk_park_entry *e);                     /* after a late removal */
+	void (*resume)(struct vk_park_entry *e);                     /* e is its owner's again */
 };
 
 struct vk_park;
@@ -43,9 +41,8 @@ void vk_park_free(struct vk_park *p);                       /* the park must be 
 
 /* fd < 0: no watch. deadline_ms is monotonic; UINT64_MAX: none. */
 void vk_park_add(struct vk_park *p, struct vk_park_entry *e, int fd, uint64_t deadline_ms);
-/* True: the caller resumes, then says vk_park_left(). False: the park's thread will. */
-bool vk_park_remove(struct vk_park *p, struct vk_park_entry *e);
-void vk_park_left(struct vk_park *p);
+/* Out of the park, and resumed: here, or soon by the park's thread. */
+void vk_park_leave(struct vk_park *p, struct vk_park_entry *e);
 /* Calls gone(VK_PARK_SHUTDOWN) for all that are in it, and at once for all that come. */
 void vk_park_close(struct vk_park *p);
 size_t vk_park_count(struct vk_park *p); /* not resumed yet */

@@ -123,11 +123,6 @@ void vk_kv_view_end(struct vk_kv_txn *t)
 	free(t);
 }
 
-uint64_t vk_kv_txn_id(const struct vk_kv_txn *t)
-{
-	return mdb_txn_id(t->mdb);
-}
-
 struct vk_kv_moment vk_kv_moment(const struct vk_kv_txn *view)
 {
 	assert(view->read);

@@ -59,12 +59,10 @@ void vk_kv_close(struct vk_kv *kv);
 
 enum vk_status vk_kv_view_begin(struct vk_kv *kv, struct vk_kv_txn **out);
 void vk_kv_view_end(struct vk_kv_txn *t); /* views only; NULL is fine */
-/* Grows with every commit: two views with the same number see the same. */
-uint64_t vk_kv_txn_id(const struct vk_kv_txn *t);
-/* Two views of one moment see the same at the same addresses: what one has found there serves the other.
- * map: which of the maps that the environment has had. */
+/* Two views of one moment see the same at the same addresses: what one has found there serves the other. */
 struct vk_kv_moment {
-	uint64_t txn, map;
+	uint64_t txn; /* grows with every commit */
+	uint64_t map; /* which of the maps that the environment has had */
 };
 struct vk_kv_moment vk_kv_moment(const struct vk_kv_txn *view);
 

@@ -290,12 +290,12 @@ static void test_kv_random_jobs_behave_as_a_map(void **state)
 		/* One view a slot, opened now and looked at again much later. */
 		int slot = (int)(vk_rng(&rng) % VIEWS);
 		if (view[slot]) {
-			assert_int_equal(vk_kv_txn_id(view[slot]), id[slot]);
+			assert_int_equal(vk_kv_moment(view[slot]).txn, id[slot]);
 			same_as_model(view[slot], &seen[slot], &rng);
 			vk_kv_view_end(view[slot]);
 		}
 		assert_int_equal(vk_kv_view_begin(f.kv, &view[slot]), VK_OK);
-		id[slot] = vk_kv_txn_id(view[slot]);
+		id[slot] = vk_kv_moment(view[slot]).txn;
 		seen[slot] = *m;
 		if (round % 100 == 99) {
 			for (int i = 0; i < VIEWS; i++) vk_kv_view_end(view[i]);
